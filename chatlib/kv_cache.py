@@ -1,0 +1,79 @@
+"""Keys and values of the tokens already read, so that decoding never computes them twice."""
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Room for `max_len` tokens in each of `batch` rows; rows may be filled to different lengths.
+
+    keys, values  (L, B, max_len, n_kv_head, D)
+    lengths       (B,) tokens stored in each row
+    previous      (B, 1, C) the newest token's embedding before the smear, zeros for an empty row
+
+    Read a chunk: the model calls `update` in every layer and then `advance` once.
+    """
+
+    def __init__(
+        self,
+        config,
+        batch: int,
+        max_len: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        shape = (config.n_layer, batch, max_len, config.n_kv_head, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros_like(self.keys)
+        self.lengths = torch.zeros(batch, device=device, dtype=torch.long)
+        self.previous = torch.zeros(batch, 1, config.n_embd, device=device, dtype=dtype)
+        self.rows = torch.arange(batch, device=device)[:, None]
+        self.max_len = max_len
+        self.end = 0  # the longest row, known to the host without asking the device
+
+    def positions(self, n: int) -> Tensor:
+        """(B, n): where the next n tokens of each row go."""
+        return self.lengths[:, None] + torch.arange(n, device=self.lengths.device)
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k, v (B, T, n_kv_head, D) after each row's tokens; return all (B, S, n_kv_head, D).
+
+        S covers the longest row, so a shorter row sees stale keys at its end: mask by position.
+        """
+        n = k.size(1)
+        assert self.end + n <= self.max_len, f"cache of {self.max_len} cannot take {n} more"
+        where = self.positions(n)
+        self.keys[layer, self.rows, where] = k
+        self.values[layer, self.rows, where] = v
+        return self.keys[layer, :, : self.end + n], self.values[layer, :, : self.end + n]
+
+    def advance(self, n: int, embedding: Tensor) -> None:
+        """Count the n tokens just stored; the smear will look back at their embedding (B, n, C)."""
+        self.previous = embedding[:, -1:]
+        self.lengths = self.lengths + n
+        self.end += n
+
+    def expand(self, n: int) -> "KVCache":
+        """A cache of n rows that all continue this cache's only row."""
+        assert len(self.lengths) == 1, "only a cache of one row can be expanded"
+        other = object.__new__(KVCache)
+        other.keys = self.keys.repeat(1, n, 1, 1, 1)
+        other.values = self.values.repeat(1, n, 1, 1, 1)
+        other.lengths, other.previous = self.lengths.repeat(n), self.previous.repeat(n, 1, 1)
+        other.rows = torch.arange(n, device=self.rows.device)[:, None]
+        other.max_len, other.end = self.max_len, self.end
+        return other
+
+    def assign(self, row: int, other: "KVCache") -> None:
+        """Continue `other`'s only row in slot `row`, whatever the slot held before."""
+        n = other.end
+        self.keys[:, row, :n] = other.keys[:, 0, :n]
+        self.values[:, row, :n] = other.values[:, 0, :n]
+        self.lengths[row], self.previous[row] = other.lengths[0], other.previous[0]
+        self.end = int(self.lengths.max())
+
+    def reset(self, row: int) -> None:
+        """Empty slot `row`."""
+        self.lengths[row] = 0
+        self.previous[row] = 0
+        self.end = int(self.lengths.max())

@@ -31,6 +31,18 @@ class KVCache:
         self.max_len = max_len
         self.end = 0  # the longest row, known to the host without asking the device
 
+    @classmethod
+    def over(cls, keys: Tensor, values: Tensor, lengths: Tensor, previous: Tensor) -> "KVCache":
+        """A cache that writes into these tensors, with room for one more token in every row.
+
+        Attention then spans all of keys.size(2), a length the host knows: what a compiled step needs.
+        """
+        cache = object.__new__(cls)
+        cache.keys, cache.values, cache.lengths, cache.previous = keys, values, lengths, previous
+        cache.rows = torch.arange(len(lengths), device=lengths.device)[:, None]
+        cache.max_len, cache.end = keys.size(2), keys.size(2) - 1
+        return cache
+
     def positions(self, n: int) -> Tensor:
         """(B, n): where the next n tokens of each row go."""
         return self.lengths[:, None] + torch.arange(n, device=self.lengths.device)
@@ -56,12 +68,13 @@ class KVCache:
     def expand(self, n: int) -> "KVCache":
         """A cache of n rows that all continue this cache's only row."""
         assert len(self.lengths) == 1, "only a cache of one row can be expanded"
-        other = object.__new__(KVCache)
-        other.keys = self.keys.repeat(1, n, 1, 1, 1)
-        other.values = self.values.repeat(1, n, 1, 1, 1)
-        other.lengths, other.previous = self.lengths.repeat(n), self.previous.repeat(n, 1, 1)
-        other.rows = torch.arange(n, device=self.rows.device)[:, None]
-        other.max_len, other.end = self.max_len, self.end
+        other = KVCache.over(
+            self.keys.repeat(1, n, 1, 1, 1),
+            self.values.repeat(1, n, 1, 1, 1),
+            self.lengths.repeat(n),
+            self.previous.repeat(n, 1, 1),
+        )
+        other.end = self.end
         return other
 
     def assign(self, row: int, other: "KVCache") -> None:

@@ -1,0 +1,330 @@
+"""Is the model any good? Bits per byte on held-out text, and CORE: 22 tasks for a base model."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch import distributed as dist
+
+from chatlib.errors import ChatlibError
+
+IGNORE = -1  # a target that is not scored
+TOKENS_PER_BATCH = 8192  # of CORE prompts; bounds the memory that the logits take
+
+# --- Bits per byte ---------------------------------------------------------------------------
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """`values` added up over all processes of a distributed run; itself in a single one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def _windows(tokenizer, texts: Sequence[str], seq_len: int) -> list[tuple[int, list[int]]]:
+    """(document, ids) of windows that start with bos and hold up to `seq_len` tokens to predict."""
+    bos, windows = tokenizer.bos, []
+    for document, ids in enumerate(tokenizer.encode_batch(texts)):
+        ids = [*ids, bos]  # the next document's bos is the end of this one
+        for start in range(0, len(ids), seq_len):
+            windows.append((document, [bos, *ids[start : start + seq_len]]))
+    return sorted(windows, key=lambda window: len(window[1]))
+
+
+def _pad(rows: Sequence[Sequence[int]], fill: int, device: torch.device | str) -> Tensor:
+    """Rows of ids, made equally long with `fill` on the right: (B, T) int64."""
+    table = np.full((len(rows), max(map(len, rows))), fill, np.int64)
+    for row, ids in zip(table, rows, strict=True):
+        row[: len(ids)] = ids
+    return torch.from_numpy(table).to(device)
+
+
+def document_batches(
+    tokenizer, texts: Sequence[str], seq_len: int, batch: int = 32, device: str = "cpu"
+) -> list[tuple[Tensor, Tensor]]:
+    """Whole documents as (inputs, targets) int64 (<= batch, <= seq_len), for `bits_per_byte`.
+
+    Each document starts with bos and is scored up to the bos after it, once per token; a longer
+    one goes on in a window of its own. Rows are padded (target -1), not packed, so the result
+    does not depend on the batch size, the number of processes or what else is in the list.
+    In a distributed run process r takes `batches[r::world_size]`.
+    """
+    rows = [ids for _, ids in _windows(tokenizer, texts, seq_len)]
+    groups = [rows[i : i + batch] for i in range(0, len(rows), batch)]
+    return [
+        (
+            _pad([ids[:-1] for ids in group], tokenizer.bos, device),
+            _pad([ids[1:] for ids in group], IGNORE, device),
+        )
+        for group in groups
+    ]
+
+
+@torch.inference_mode()
+def bits_per_byte(model, batches: Iterable[tuple[Tensor, Tensor]], token_bytes) -> float:
+    """Bits the model needs per byte of text, over all batches of all processes.
+
+    Loss per token depends on the tokenizer; this does not. token_bytes (V,): the length in bytes
+    of each token, 0 for the special ones, which are left out.
+    """
+    nats = count = 0.0
+    for inputs, targets in batches:
+        lengths = torch.as_tensor(token_bytes, device=targets.device)[targets.clamp(min=0)]
+        lengths = lengths * (targets >= 0)
+        losses = model(inputs, targets, reduction="none").double()
+        nats += (losses * (lengths > 0)).sum().item()
+        count += lengths.sum().item()
+        device = targets.device
+    nats, count = sum_over_processes(torch.tensor([nats, count], device=device)).tolist()
+    return nats / np.log(2) / count
+
+
+@torch.inference_mode()
+def document_bits(model, tokenizer, texts: Sequence[str], batch: int = 32) -> np.ndarray:
+    """Bits the model needs for each text (N,), the end of the document included.
+
+    This is what the world's exact log-probability of a document measures, so the sums of the two
+    over the same documents, divided by the bytes of text, are comparable to the last digit.
+    """
+    windows = _windows(tokenizer, texts, model.config.sequence_len)
+    device = next(model.parameters()).device
+    bits = np.zeros(len(texts))
+    for i in range(0, len(windows), batch):
+        owners, rows = zip(*windows[i : i + batch], strict=True)
+        inputs = _pad([ids[:-1] for ids in rows], tokenizer.bos, device)
+        targets = _pad([ids[1:] for ids in rows], IGNORE, device)
+        losses = model(inputs, targets, reduction="none").double().sum(1)
+        np.add.at(bits, list(owners), losses.cpu().numpy() / np.log(2))
+    return bits
+
+
+def ratio_interval(
+    numerators: np.ndarray, denominators: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95% bootstrap interval of sum(numerators) / sum(denominators) over documents."""
+    rng = np.random.default_rng(seed)
+    n = len(numerators)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples)  # how often each is drawn
+    ratios = (weights @ numerators) / (weights @ denominators)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)
+
+
+# --- CORE (DCLM, arXiv 2406.11794) -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CoreTask:
+    """One task. What its items hold says of which type it is:
+
+    multiple choice  query, choices, gold: which of several continuations is likeliest
+    schema           context_options, continuation, gold: after which context it is likeliest
+    language model   context, continuation: is exactly this what greedy decoding writes
+    """
+
+    name: str
+    items: list[dict]
+    shots: int = 0  # solved examples shown before each item
+    baseline: float = 0.0  # accuracy that is centered to 0
+    delimiter: str = " "
+
+
+ASK = "\nAnswer: "
+CORE_TASKS = (  # name, file, shots, baseline, delimiter
+    ("hellaswag_zeroshot", "hellaswag", 0, 0.25, " "),
+    ("jeopardy", "jeopardy_all", 10, 0.0, ASK),
+    ("bigbench_qa_wikidata", "bigbench_qa_wikidata", 10, 0.0, " "),
+    ("arc_easy", "arc_easy", 10, 0.25, ASK),
+    ("arc_challenge", "arc_challenge", 10, 0.25, ASK),
+    ("copa", "copa", 0, 0.5, " "),
+    ("commonsense_qa", "commonsense_qa", 10, 0.2, " "),
+    ("piqa", "piqa", 10, 0.5, ASK),
+    ("openbook_qa", "openbook_qa", 0, 0.25, " "),
+    ("lambada_openai", "lambada_openai", 0, 0.0, " "),
+    ("hellaswag", "hellaswag", 10, 0.25, " "),
+    ("winograd", "winograd_wsc", 0, 0.5, " "),
+    ("winogrande", "winogrande", 0, 0.5, " "),
+    ("bigbench_dyck_languages", "bigbench_dyck_languages", 10, 0.0, " "),
+    ("agi_eval_lsat_ar", "agi_eval_lsat_ar", 3, 0.2, " "),
+    ("bigbench_cs_algorithms", "bigbench_cs_algorithms", 10, 0.0, " "),
+    ("bigbench_operators", "bigbench_operators", 10, 0.0, " "),
+    ("bigbench_repeat_copy_logic", "bigbench_repeat_copy_logic", 10, 0.0, " "),
+    ("squad", "squad", 10, 0.0, " "),
+    ("coqa", "coqa", 0, 0.0, " "),
+    ("boolq", "boolq", 10, 0.62, ASK),
+    ("bigbench_language_identification", "bigbench_language_identification", 10, 0.091, " "),
+)
+# DCLM corrected three baselines in 2025. Published scores, GPT-2's among them, use the first ones.
+CORRECTED_BASELINES = {
+    "commonsense_qa": 0.403,
+    "agi_eval_lsat_ar": 0.25,
+    "bigbench_language_identification": 0.25,
+}
+
+
+def load_core_tasks(folder: str | Path, corrected: bool = False) -> list[CoreTask]:
+    """The CORE tasks whose JSONL files lie anywhere under `folder`, in the table's order."""
+    files = {path.stem: path for path in Path(folder).rglob("*.jsonl")}
+    tasks = []
+    for name, stem, shots, baseline, delimiter in CORE_TASKS:
+        if stem in files:
+            lines = files[stem].read_text(encoding="utf-8").splitlines()
+            items = [json.loads(line) for line in lines if line.strip()]
+            if corrected:
+                baseline = CORRECTED_BASELINES.get(name, baseline)
+            tasks.append(CoreTask(name, items, shots, baseline, delimiter))
+    if not tasks:
+        raise ChatlibError(
+            f'No CORE tasks in "{folder}": give the folder that holds files like arc_easy.jsonl.'
+        )
+    return tasks
+
+
+def pick_items(task: CoreTask, max_items: int | None = None) -> CoreTask:
+    """The task with its items shuffled, always in the same way, and the first `max_items` kept."""
+    items = list(task.items)
+    random.Random(1337).shuffle(items)
+    return replace(task, items=items[:max_items])
+
+
+def _solved(item: dict, delimiter: str) -> str:
+    """An item with its right answer, as shown to the model before the one it has to solve."""
+    if "choices" in item:
+        return item["query"] + delimiter + item["choices"][item["gold"]]
+    if "context_options" in item:
+        return item["context_options"][item["gold"]] + delimiter + item["continuation"]
+    return item["context"].strip() + delimiter + item["continuation"]
+
+
+def render_item(task: CoreTask, index: int) -> list[str]:
+    """The texts to score for an item: one per option, or the prompt without and with the answer."""
+    others = len(task.items) - 1
+    drawn = random.Random(1234 + index).sample(range(others), min(task.shots, others))
+    shots = [task.items[i + (i >= index)] for i in drawn]  # any item but this one
+    before = "".join(_solved(shot, task.delimiter) + "\n\n" for shot in shots)
+    item, delimiter = task.items[index], task.delimiter
+    if "choices" in item:
+        return [before + item["query"] + delimiter + choice for choice in item["choices"]]
+    if "context_options" in item:
+        ending = delimiter + item["continuation"]
+        return [before + context + ending for context in item["context_options"]]
+    prompt = before + item["context"].strip() + delimiter
+    return [prompt.strip(), prompt + item["continuation"]]
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all rows share."""
+    shared = 0
+    for column in zip(*rows, strict=False):
+        if len(set(column)) > 1:
+            break
+        shared += 1
+    return shared
+
+
+def answer_rows(item: dict, rows: list[list[int]], max_len: int) -> list[tuple[list[int], int]]:
+    """(ids, where the scored part starts) for the tokenized texts of one item.
+
+    Where the answer begins is found in the tokens, not in the text: its first characters may have
+    merged with what precedes them. Rows over `max_len` tokens lose their beginning.
+    """
+    if "context_options" in item:
+        shared = _common([row[::-1] for row in rows])
+        starts = [len(row) - shared for row in rows]
+    else:
+        starts = [min(_common(rows), len(row) - 1) for row in rows]
+    if "context" in item:  # only the row with the answer is scored
+        rows, starts = rows[1:], starts[1:]
+    cuts = [max(len(row) - max_len, 0) for row in rows]
+    return [
+        (row[cut:], max(start - cut, 1)) for row, start, cut in zip(rows, starts, cuts, strict=True)
+    ]
+
+
+def _by_length(rows: list[tuple[list[int], int]], budget: int) -> Iterator[list[int]]:
+    """Indices of rows of similar length, in groups of about `budget` tokens."""
+    group: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i][0])):
+        if group and (len(group) + 1) * len(rows[i][0]) > budget:
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
+
+
+@torch.inference_mode()
+def score_rows(model, rows: list[tuple[list[int], int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean nats per token of each row from its start on (N,), and whether all are the argmax."""
+    device = next(model.parameters()).device
+    nats, exact = np.zeros(len(rows)), np.zeros(len(rows), bool)
+    for group in _by_length(rows, TOKENS_PER_BATCH):
+        some = [rows[i] for i in group]
+        inputs = _pad([ids[:-1] for ids, _ in some], 0, device)
+        targets = _pad([[IGNORE] * (s - 1) + ids[s:] for ids, s in some], IGNORE, device)
+        logits = model(inputs)  # (B, T, V)
+        losses = F.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none"
+        ).view_as(targets)
+        scored = targets != IGNORE
+        nats[group] = (losses.sum(1) / scored.sum(1)).cpu().numpy()
+        exact[group] = ((logits.argmax(-1) == targets) | ~scored).all(1).cpu().numpy()
+    return nats, exact
+
+
+def score_task(model, tokenizer, task: CoreTask, max_items: int | None = None) -> np.ndarray:
+    """1.0 for each item solved, 0.0 for each that is not (N,); the processes share the items."""
+    task = pick_items(task, max_items)
+    rank, world_size = 0, 1
+    if dist.is_available() and dist.is_initialized():
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+    mine = range(rank, len(task.items), world_size)
+    texts = [render_item(task, i) for i in mine]
+    encoded = iter(tokenizer.encode_batch([text for item in texts for text in item]))
+    flat, spans = [], []
+    for i, options in zip(mine, texts, strict=True):
+        rows = [[tokenizer.bos, *next(encoded)] for _ in options]
+        rows = answer_rows(task.items[i], rows, model.config.sequence_len)
+        spans.append((i, len(flat), len(flat) + len(rows)))
+        flat.extend(rows)
+    nats, exact = score_rows(model, flat)
+    device = next(model.parameters()).device
+    right = torch.zeros(len(task.items), device=device)
+    for i, start, end in spans:
+        gold = task.items[i].get("gold")
+        right[i] = exact[start] if gold is None else int(nats[start:end].argmin()) == gold
+    return sum_over_processes(right).cpu().numpy()
+
+
+def _interval(draws: np.ndarray) -> list[float]:
+    return [round(float(q), 4) for q in np.quantile(draws, [0.025, 0.975])]
+
+
+def evaluate_core(model, tokenizer, tasks: list[CoreTask], max_items: int | None = None) -> dict:
+    """Score every task: {"core", "interval", "tasks": {name: accuracy, centered, interval, items}}.
+
+    centered = (accuracy - baseline) / (1 - baseline): 0 is guessing, 1 is perfect. "core" is their
+    mean, "interval" its 95% bootstrap interval over items; it does not cover the spread between
+    training runs, which is larger. GPT-2 has .1084 on the 22 tasks, GPT-2 XL .2565.
+    """
+    rng = np.random.default_rng(0)
+    results, draws = {}, []
+    for task in tasks:
+        right = score_task(model, tokenizer, task, max_items)
+        accuracy, n = float(right.mean()), len(right)
+        resampled = rng.binomial(n, accuracy, size=2000) / n  # the bootstrap of n zeros and ones
+        draws.append((resampled - task.baseline) / (1 - task.baseline))
+        results[task.name] = {
+            "accuracy": accuracy,
+            "centered": (accuracy - task.baseline) / (1 - task.baseline),
+            "interval": _interval(draws[-1]),
+            "items": n,
+        }
+    core = float(np.mean([result["centered"] for result in results.values()]))
+    return {"core": core, "interval": _interval(np.mean(draws, axis=0)), "tasks": results}

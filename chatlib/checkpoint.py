@@ -34,24 +34,33 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One verified checkpoint. Tensors are read from disk when they are asked for."""
+    """One verified checkpoint. Tensors are read from disk when they are asked for.
+
+    What each rank saved on its own comes back merged, so that any number of ranks can go on from
+    it: keys must therefore tell ranks apart, or carry the same value on all.
+    """
 
     path: Path
     step: int
     world_size: int
     meta: dict[str, Any]
 
-    def model(self, device: torch.device | str = "cpu") -> Tensors:
-        """The weights by name."""
-        return load_file(self.path / "model.safetensors", device=str(device))
+    @property
+    def model_tensors(self) -> Tensors:
+        """The weights by name, on the CPU."""
+        return load_file(self.path / "model.safetensors")
 
-    def optimizer(self, rank: int, device: torch.device | str = "cpu") -> Tensors:
-        """What `rank`, of the `world_size` ranks that saved, held of the optimizer's state."""
-        return load_file(self.path / f"optimizer_{rank:04d}.safetensors", device=str(device))
+    @property
+    def optimizer_tensors(self) -> Tensors:
+        """The optimizer's state, that of all ranks together."""
+        names = [f"optimizer_{rank:04d}.safetensors" for rank in range(self.world_size)]
+        return {k: tensor for name in names for k, tensor in load_file(self.path / name).items()}
 
-    def rank_meta(self, rank: int) -> dict[str, Any]:
-        """What `rank` passed as `rank_meta` when it saved."""
-        return json.loads((self.path / f"rank_{rank:04d}.json").read_text(encoding="utf-8"))
+    @property
+    def rank_meta(self) -> dict[str, Any]:
+        """What the ranks passed as `rank_meta`, merged."""
+        names = [f"rank_{rank:04d}.json" for rank in range(self.world_size)]
+        return {k: v for name in names for k, v in _read_json(self.path / name).items()}
 
 
 def save(
@@ -113,7 +122,7 @@ def load(path: Path) -> Checkpoint:
     if not (path / "state.json").is_file():
         raise ChatlibError(f"{path} holds no checkpoint: it has no file state.json.")
     try:
-        seal = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        seal = _read_json(path / "state.json")
     except ValueError as error:
         raise ChatlibError(f"{path} is damaged: its state.json is not whole JSON.") from error
     if not isinstance(seal, dict) or seal.get("format") != FORMAT:
@@ -133,10 +142,10 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, body["step"], body["world_size"], body["meta"])
 
 
-def load_latest(stage_dir: Path, report: Callable[[str], None] = print) -> Checkpoint | None:
+def load_latest(stage_dir: Path, rank: int = 0) -> Checkpoint | None:
     """The newest good checkpoint of a stage, or None if the stage has none yet.
 
-    A damaged one is passed over and reported in one line; if all are damaged, that is an error.
+    A damaged one is passed over, and rank 0 says so; if all are damaged, that is an error.
     """
     problem = None
     for step in reversed(steps(stage_dir)):
@@ -145,20 +154,20 @@ def load_latest(stage_dir: Path, report: Callable[[str], None] = print) -> Check
         except ChatlibError as error:
             problem = problem or error
             continue
-        if problem:
-            report(f"{problem} Going on from {checkpoint.path.name}.")
+        if problem and rank == 0:
+            print(f"{problem} Going on from {checkpoint.path.name}.", flush=True)
         return checkpoint
     if problem:
         raise ChatlibError(f"{problem} No good one is left: delete {stage_dir} to start again.")
     return None
 
 
-def load_model(stage_dir: Path, device: torch.device | str = "cpu") -> tuple[Tensors, dict]:
-    """Only the weights and the meta of the newest good checkpoint, for inference."""
+def load_model(stage_dir: Path) -> Checkpoint:
+    """The newest good checkpoint of a stage that must have one, for its `model_tensors`."""
     checkpoint = load_latest(stage_dir)
     if checkpoint is None:
         raise ChatlibError(f"There is no checkpoint in {stage_dir}: train that stage first.")
-    return checkpoint.model(device), checkpoint.meta
+    return checkpoint
 
 
 def rng_state() -> dict[str, Any]:
@@ -215,6 +224,10 @@ def _save_tensors(path: Path, tensors: Tensors) -> None:
 
 def _save_json(path: Path, value: Any) -> None:
     _write(path, json.dumps(value).encode())
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, data: bytes) -> None:

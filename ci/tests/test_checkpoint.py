@@ -43,18 +43,17 @@ def test_what_goes_in_comes_out(tmp_path):
     loaded = checkpoint.load_latest(tmp_path / "base")
     assert (loaded.step, loaded.world_size) == (7, 1)
     assert loaded.meta == {"config": {"n_layer": 2}, "loss": 1 / 3}
-    assert loaded.rank_meta(0) == {"loader": [1, 2]}
-    assert same(loaded.model(), weights(7))
-    assert loaded.optimizer(0)["table"].dtype == torch.bfloat16
-    tensors, meta = checkpoint.load_model(tmp_path / "base")
-    assert same(tensors, weights(7)) and meta["loss"] == 1 / 3
+    assert loaded.rank_meta == {"loader": [1, 2]}
+    assert same(loaded.model_tensors, weights(7))
+    assert loaded.optimizer_tensors["table"].dtype == torch.bfloat16
+    assert checkpoint.load_model(tmp_path / "base") == loaded
 
 
 def test_tensors_that_share_memory_or_are_transposed_are_saved(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
     tensors = {"whole": whole, "part": whole[1:], "turned": whole.T, "none": torch.empty(0)}
     save(tmp_path, 1, model_tensors=tensors)
-    assert same(checkpoint.load_latest(tmp_path).model(), tensors)
+    assert same(checkpoint.load_latest(tmp_path).model_tensors, tensors)
 
 
 def test_the_newest_k_are_kept(tmp_path):
@@ -94,16 +93,18 @@ FILES = ["model.safetensors", "optimizer_0000.safetensors", "rank_0000.json", "s
 
 @pytest.mark.parametrize("damage", [flip_bit, truncate, os.remove], ids=lambda d: d.__name__)
 @pytest.mark.parametrize("name", FILES)
-def test_damage_is_found_and_the_previous_checkpoint_used(tmp_path, name, damage):
+def test_damage_is_found_and_the_previous_checkpoint_used(tmp_path, capsys, name, damage):
     save(tmp_path, 1)
     save(tmp_path, 2, rank_meta={"loader": list(range(100))})
     damage(tmp_path / "step_000002" / name)
-    said = []
-    loaded = checkpoint.load_latest(tmp_path, report=said.append)
-    assert loaded.step == 1 and same(loaded.model(), weights(1))
-    assert len(said) == 1 and "\n" not in said[0]
+    loaded = checkpoint.load_latest(tmp_path)
+    said = capsys.readouterr().out.splitlines()
+    assert loaded.step == 1 and same(loaded.model_tensors, weights(1))
+    assert len(said) == 1
     assert "step_000002" in said[0] and name in said[0]
     assert said[0].endswith("Going on from step_000001.")
+    checkpoint.load_latest(tmp_path, rank=1)
+    assert capsys.readouterr().out == ""  # rank 0 has said it for all
     damage(tmp_path / "step_000001" / name)
     with pytest.raises(ChatlibError, match="No good one is left"):
         checkpoint.load_latest(tmp_path)
@@ -163,7 +164,7 @@ while True:
 """
 
 
-def test_sigkill_at_any_moment_leaves_a_good_checkpoint(tmp_path):
+def test_sigkill_at_any_moment_leaves_a_good_checkpoint(tmp_path, capsys):
     step, partial_left = 1, 0
     save(tmp_path, step)
     pause = random.Random(1)
@@ -177,10 +178,9 @@ def test_sigkill_at_any_moment_leaves_a_good_checkpoint(tmp_path):
         child.send_signal(signal.SIGKILL)
         child.wait()
         partial_left += any(p.name.startswith(".") for p in tmp_path.iterdir())
-        said = []
-        loaded = checkpoint.load_latest(tmp_path, report=said.append)
-        assert loaded.step > step and said == []
-        assert all((t == loaded.step).all() for t in loaded.model().values())
+        loaded = checkpoint.load_latest(tmp_path)
+        assert loaded.step > step and capsys.readouterr().out == ""
+        assert all((t == loaded.step).all() for t in loaded.model_tensors.values())
         step = loaded.step
     assert partial_left, "no kill fell into a write: the test proved nothing"
 
@@ -196,8 +196,9 @@ stage = Path(sys.argv[1]) / "base"
 def save(step, shard):
     model = {"w": torch.ones(3)} if rank == 0 else {}
     checkpoint.save(stage, step, model_tensors=model, optimizer_tensors=shard, meta={},
-                    rank_meta={"rank": rank}, rank=rank, world_size=2)
-save(1, {"m": torch.full((2,), float(rank))} if rank == 0 else {})  # rank 1 owns nothing
+                    rank_meta={f"lane {rank}": rank, "step": 5}, rank=rank, world_size=2)
+save(0, {"m": torch.ones(2)} if rank == 0 else {})  # rank 1 owns nothing
+save(1, {f"m:{rank}": torch.full((2,), float(rank))})
 try:
     save(2, {"m": torch.ones(2)} if rank == 0 else None)  # rank 1 fails
 except (ChatlibError, AttributeError) as error:
@@ -217,8 +218,12 @@ def test_two_ranks_save_together_and_fail_together(tmp_path):
     assert "Another process could not save" in said[0] and "items" in said[1]
     loaded = checkpoint.load_latest(tmp_path / "base")
     assert (loaded.step, loaded.world_size) == (1, 2)
-    assert [loaded.rank_meta(r)["rank"] for r in range(2)] == [0, 1]
-    assert loaded.optimizer(0)["m"].tolist() == [0.0, 0.0] and loaded.optimizer(1) == {}
+    assert loaded.rank_meta == {"lane 0": 0, "lane 1": 1, "step": 5}
+    assert {k: t.tolist() for k, t in loaded.optimizer_tensors.items()} == {
+        "m:0": [0.0, 0.0],
+        "m:1": [1.0, 1.0],
+    }
+    assert checkpoint.load(tmp_path / "base" / "step_000000").optimizer_tensors.keys() == {"m"}
 
 
 def test_random_generators_go_on_where_they_were():

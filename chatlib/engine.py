@@ -112,6 +112,7 @@ class Batch:
         self.cache = KVCache(
             engine.model.config, capacity, self.max_len, engine.device, engine.model.dtype
         )
+        self.stores = self.cache.keys + self.cache.values
         self.replies: list[Reply] = []
         self.logits = torch.empty(0, engine.model.config.vocab_size, device=engine.device)
 
@@ -133,8 +134,8 @@ class Batch:
         logits = self.engine.read(prompts, cache)
         for row, group in enumerate(groups):
             rows = slice(len(self.replies), len(self.replies) + len(group))
-            self.cache.keys[:, rows, : cache.end] = cache.keys[:, row : row + 1]
-            self.cache.values[:, rows, : cache.end] = cache.values[:, row : row + 1]
+            for store, read in zip(self.stores, cache.keys + cache.values, strict=True):
+                store[rows, : cache.end] = read[row]
             self.cache.previous[rows] = cache.previous[row]
             self.logits = torch.cat((self.logits, logits[row].expand(len(group), -1)))
             self.replies.extend(group)
@@ -183,8 +184,8 @@ class Batch:
         if row < len(self.replies):
             self.replies[row] = last
             used = last.length - 1
-            for store in (self.cache.keys, self.cache.values):
-                store[:, row, :used] = store[:, len(self.replies), :used]
+            for store in self.stores:
+                store[row, :used] = store[len(self.replies), :used]
             self.cache.previous[row] = self.cache.previous[len(self.replies)]
 
     def _read(self) -> None:
@@ -195,11 +196,14 @@ class Batch:
         ids = [reply.tokens[-1] for reply in self.replies] + pad
         lengths = [reply.length - 1 for reply in self.replies] + pad
         ids, lengths = torch.tensor([ids, lengths], device=self.engine.device)
-        cache = self.cache
-        window = cache.keys[:, : shape[0], : shape[1]], cache.values[:, : shape[0], : shape[1]]
-        logits, previous = self.engine.decode(ids, lengths, *window, cache.previous[: shape[0]])
+        keys, values = (
+            [layer[: shape[0], : shape[1]] for layer in store]
+            for store in (self.cache.keys, self.cache.values)
+        )
+        before = self.cache.previous[: shape[0]]
+        logits, previous = self.engine.decode(ids, lengths, keys, values, before)
         self.logits = logits[:rows]
-        cache.previous[: shape[0]] = previous
+        before.copy_(previous)
 
 
 class Writer:
@@ -346,7 +350,7 @@ class Engine:
         ]
 
     def read(self, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
-        """Prefill: put prompts of one length into the cache -> the scores (B, V) of what follows."""
+        """Prefill: put prompts of one length into the cache -> the scores (B, V) of what is next."""
         ids = torch.tensor(prompts, device=self.device)
         return self.model(ids, cache=cache)[:, -1]
 

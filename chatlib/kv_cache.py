@@ -7,7 +7,7 @@ from torch import Tensor
 class KVCache:
     """Room for `max_len` tokens in each of `batch` rows; rows may be filled to different lengths.
 
-    keys, values  (L, B, max_len, n_kv_head, D)
+    keys, values  one (B, max_len, n_kv_head, D) tensor a layer
     lengths       (B,) tokens stored in each row
     previous      (B, 1, C) the newest token's embedding before the smear, zeros for an empty row
 
@@ -22,9 +22,10 @@ class KVCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        shape = (config.n_layer, batch, max_len, config.n_kv_head, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)
+        shape = (batch, max_len, config.n_kv_head, config.head_dim)
+        layers = range(config.n_layer)
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in layers]
         self.lengths = torch.zeros(batch, device=device, dtype=torch.long)
         self.previous = torch.zeros(batch, 1, config.n_embd, device=device, dtype=dtype)
         self.rows = torch.arange(batch, device=device)[:, None]
@@ -32,15 +33,18 @@ class KVCache:
         self.end = 0  # the longest row, known to the host without asking the device
 
     @classmethod
-    def over(cls, keys: Tensor, values: Tensor, lengths: Tensor, previous: Tensor) -> "KVCache":
+    def over(
+        cls, keys: list[Tensor], values: list[Tensor], lengths: Tensor, previous: Tensor
+    ) -> "KVCache":
         """A cache that writes into these tensors, with room for one more token in every row.
 
-        Attention then spans all of keys.size(2), a length the host knows: what a compiled step needs.
+        Attention spans their whole length, which the host knows: what a compiled step needs.
         """
         cache = object.__new__(cls)
         cache.keys, cache.values, cache.lengths, cache.previous = keys, values, lengths, previous
         cache.rows = torch.arange(len(lengths), device=lengths.device)[:, None]
-        cache.max_len, cache.end = keys.size(2), keys.size(2) - 1
+        cache.max_len = keys[0].size(1)
+        cache.end = cache.max_len - 1
         return cache
 
     def positions(self, n: int) -> Tensor:
@@ -55,9 +59,10 @@ class KVCache:
         n = k.size(1)
         assert self.end + n <= self.max_len, f"cache of {self.max_len} cannot take {n} more"
         where = self.positions(n)
-        self.keys[layer, self.rows, where] = k
-        self.values[layer, self.rows, where] = v
-        return self.keys[layer, :, : self.end + n], self.values[layer, :, : self.end + n]
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.rows, where] = k
+        values[self.rows, where] = v
+        return keys[:, : self.end + n], values[:, : self.end + n]
 
     def advance(self, n: int, embedding: Tensor) -> None:
         """Count the n tokens just stored; the smear will look back at their embedding (B, n, C)."""
@@ -69,8 +74,8 @@ class KVCache:
         """A cache of n rows that all continue this cache's only row."""
         assert len(self.lengths) == 1, "only a cache of one row can be expanded"
         other = KVCache.over(
-            self.keys.repeat(1, n, 1, 1, 1),
-            self.values.repeat(1, n, 1, 1, 1),
+            [layer.repeat(n, 1, 1, 1) for layer in self.keys],
+            [layer.repeat(n, 1, 1, 1) for layer in self.values],
             self.lengths.repeat(n),
             self.previous.repeat(n, 1, 1),
         )
@@ -80,8 +85,8 @@ class KVCache:
     def assign(self, row: int, other: "KVCache") -> None:
         """Continue `other`'s only row in slot `row`, whatever the slot held before."""
         n = other.end
-        self.keys[:, row, :n] = other.keys[:, 0, :n]
-        self.values[:, row, :n] = other.values[:, 0, :n]
+        for mine, theirs in zip(self.keys + self.values, other.keys + other.values, strict=True):
+            mine[row, :n] = theirs[0, :n]
         self.lengths[row], self.previous[row] = other.lengths[0], other.previous[0]
         self.end = int(self.lengths.max())
 

@@ -71,6 +71,7 @@ def parse_assistant(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict]:
     <|assistant_end|> or <|bos|>.
     """
     openings = {tokenizer.special(o): kind for kind, (o, _, _) in PARTS.items() if o}
+    specials = set(tokenizer.special_ids.values())
     stops = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}
     parts, kind, pending = [], "text", []
 
@@ -82,7 +83,7 @@ def parse_assistant(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict]:
     for token in ids:
         if token in stops:
             break
-        if tokenizer.is_special(token):
+        if token in specials:
             close()
             kind = openings.get(token, "text")
         else:
@@ -108,8 +109,8 @@ def _turns(conversation: dict) -> list[dict]:
             )
     system = messages[0]["content"] if messages[0]["role"] == "system" else None
     turns = messages if system is None else messages[1:]
-    for i in range(max(len(turns), 1)):
-        role, due = turns[i]["role"] if turns else "nobody", ("user", "assistant")[i % 2]
+    for i, role in enumerate([turn["role"] for turn in turns] or ["nobody"]):
+        due = ("user", "assistant")[i % 2]
         if role != due:
             raise ChatlibError(
                 f"Turn {i} is from {role!r} where {due!r} is due: after an optional system "
@@ -122,5 +123,7 @@ def _turns(conversation: dict) -> list[dict]:
 
 def _is_part(part: object) -> bool:
     return (
-        isinstance(part, dict) and part.get("type") in PARTS and isinstance(part.get("text"), str)
+        isinstance(part, dict)
+        and part.get("type") in list(PARTS)
+        and isinstance(part.get("text"), str)
     )

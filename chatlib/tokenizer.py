@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import itertools
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -37,17 +38,11 @@ SPECIAL_TOKENS = (
 )
 FORMAT = {"format": "chatlib tokenizer", "version": 1, "special_tokens": list(SPECIAL_TOKENS)}
 
-Merge = tuple[bytes, bytes]
-
-
-# ---- cutting text into pieces: a merge never crosses from one piece to the next ----
-
 
 def split_pattern(max_digits: int = 2) -> str:
-    """The regular expression that cuts text into pieces: the cl100k family, digits in short runs.
+    """The regular expression that cuts text into pieces, which no merge may cross: cl100k's family.
 
-    `max_digits` is the longest run of digits that may become one token. Every character falls in
-    exactly one piece, so the pieces joined are the text.
+    `max_digits` is the longest run of digits in a piece. The pieces joined are the text.
     """
     alternatives = (
         r"'(?i:[sdmt]|ll|ve|re)",  # contractions: 's 'd 'm 't 'll 've 're
@@ -63,14 +58,11 @@ def split_pattern(max_digits: int = 2) -> str:
     return "|".join(alternatives)
 
 
-# ---- the trainer to read ----
-
-
-def train_bpe(texts: Iterable[str], num_merges: int, pattern: str) -> list[Merge]:
+def train_bpe(texts: Iterable[str], num_merges: int, pattern: str) -> list[tuple[bytes, bytes]]:
     """Learn up to `num_merges` merges, in order; fewer when every piece has become one token.
 
-    Each step merges the most frequent pair of adjacent tokens. Ties go to the pair whose left
-    token is oldest, then whose right token is oldest (the 256 bytes are born in byte order).
+    Each step merges the most frequent pair of adjacent tokens. A tie goes to the pair with the
+    lowest ids, left first: to the oldest tokens.
     """
     counts = Counter(piece for text in texts for piece in regex.findall(pattern, text))
     words = [list(piece.encode()) for piece in counts]  # each distinct piece once, as ids
@@ -84,22 +76,19 @@ def train_bpe(texts: Iterable[str], num_merges: int, pattern: str) -> list[Merge
             where[pair].add(w)
 
     tokens = [bytes([byte]) for byte in range(256)]
-    merges: list[Merge] = []
+    merges: list[tuple[bytes, bytes]] = []
     heap = [(-count, pair) for pair, count in pair_counts.items()]
     heapq.heapify(heap)
     while heap and len(merges) < num_merges:
         negative_count, pair = heapq.heappop(heap)
-        count = pair_counts[pair]
-        if count != -negative_count:  # an earlier merge used some of them up: queue again
-            if count:
-                heapq.heappush(heap, (-count, pair))
+        if pair_counts[pair] != -negative_count:  # an earlier merge used some up: queue again
+            if pair_counts[pair]:
+                heapq.heappush(heap, (-pair_counts[pair], pair))
             continue
-        left, right = pair
-        merges.append((tokens[left], tokens[right]))
-        new = len(tokens)
-        tokens.append(tokens[left] + tokens[right])
-        born = set()
-        for w in where.pop(pair):  # only words that hold the pair are touched
+        new, born = len(tokens), set()
+        merges.append((tokens[pair[0]], tokens[pair[1]]))
+        tokens.append(b"".join(merges[-1]))
+        for w in where.pop(pair):  # only the words that hold the pair are touched
             for old_pair in itertools.pairwise(words[w]):
                 pair_counts[old_pair] -= weights[w]
             words[w] = merge(words[w], pair, new)
@@ -115,42 +104,36 @@ def train_bpe(texts: Iterable[str], num_merges: int, pattern: str) -> list[Merge
 
 def merge(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
     """`ids` with each occurrence of `pair`, from left to right, replaced by `new`."""
-    out, i = [], 0
+    out: list[int] = []
+    i = 0
     while i < len(ids):
-        if tuple(ids[i : i + 2]) == pair:
-            out.append(new)
-            i += 2
-        else:
-            out.append(ids[i])
-            i += 1
+        found = tuple(ids[i : i + 2]) == pair
+        out.append(new if found else ids[i])
+        i += 2 if found else 1
     return out
 
 
 def bpe(piece: bytes, ranks: Mapping[bytes, int], below: int | None = None) -> list[bytes]:
     """Encode one piece by merging its lowest-ranked pair until no pair is a token.
 
-    With `below`, only tokens ranked lower are used: that is how far training had got when token
-    `below` was born, so `bpe(token, ranks, ranks[token])` is the pair that made it.
+    With `below`, only tokens of lower rank exist, so `bpe(token, ranks, ranks[token])` stops one
+    merge before `token`, at the pair that made it.
     """
-    parts = [piece[i : i + 1] for i in range(len(piece))]
+    parts = [bytes([byte]) for byte in piece]
     limit = len(ranks) if below is None else below
-    while len(parts) > 1:
+    while True:
         pairs = [ranks.get(a + b, limit) for a, b in itertools.pairwise(parts)]
-        best = min(pairs)
+        best = min(pairs, default=limit)
         if best >= limit:
-            break
+            return parts
         i = pairs.index(best)
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return parts
-
-
-# ---- the tokenizer to use ----
 
 
 class Tokenizer:
-    """A trained vocabulary: bytes and merged tokens first, the special tokens last.
+    """A trained vocabulary: 256 bytes, merged tokens in the order learned, then special tokens.
 
-    `ranks` maps the bytes of each token to its id, which is also the order it was learned in.
+    `ranks` maps the bytes of each token, but for the special ones, to its id.
     """
 
     def __init__(self, ranks: dict[bytes, int], pattern: str):
@@ -160,9 +143,10 @@ class Tokenizer:
         self.special_ids = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
         self.vocab_size = len(ranks) + len(SPECIAL_TOKENS)
         self.bos = self.special_ids["<|bos|>"]
-        self._tokens = sorted(ranks, key=ranks.__getitem__) + [s.encode() for s in SPECIAL_TOKENS]
+        self.tokens = sorted(ranks, key=ranks.__getitem__)  # in rank order, specials left out
+        self._all_tokens = self.tokens + [name.encode() for name in SPECIAL_TOKENS]
         self._encoding = tiktoken.Encoding(
-            "chatlib", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.special_ids
+            "chatlib", pat_str=pattern, mergeable_ranks=ranks, special_tokens={}
         )
 
     @classmethod
@@ -184,20 +168,12 @@ class Tokenizer:
         smallest = 256 + len(SPECIAL_TOKENS)
         if vocab_size < smallest:
             raise ChatlibError(
-                f"A vocabulary of {vocab_size} is too small: 256 bytes and {len(SPECIAL_TOKENS)} "
-                f"special tokens need at least {smallest}."
-            )
-        documents = _documents(texts, max_chars, doc_chars, progress)
-        first = next(documents, None)
-        if first is None:
-            raise ChatlibError(
-                "There is no text to train on: give at least one non-empty document."
+                f"A vocabulary of {vocab_size} is too small: ask for at least {smallest}."
             )
         pattern = split_pattern(max_digits)
+        documents = _documents(texts, max_chars, doc_chars, progress)
         trainer = rustbpe.Tokenizer()
-        trainer.train_from_iterator(
-            itertools.chain([first], documents), vocab_size - len(SPECIAL_TOKENS), pattern=pattern
-        )
+        trainer.train_from_iterator(documents, vocab_size - len(SPECIAL_TOKENS), pattern=pattern)
         ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
         tokenizer = cls(ranks, pattern)
         if tokenizer.vocab_size < vocab_size:
@@ -215,10 +191,6 @@ class Tokenizer:
             )
         return self.special_ids[name]
 
-    def is_special(self, token_id: int) -> bool:
-        """Whether this id is a special token."""
-        return token_id >= len(self.ranks)
-
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`. Text that spells a special token is encoded as plain text."""
         return self._encoding.encode_ordinary(text)
@@ -232,7 +204,7 @@ class Tokenizer:
         return b"".join(map(self.id_to_bytes, ids))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text the ids stand for; bytes that are not UTF-8 become U+FFFD, the "�" sign."""
+        """The text the ids stand for; bytes that are not UTF-8 become "�"."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def id_to_bytes(self, token_id: int) -> bytes:
@@ -240,25 +212,21 @@ class Tokenizer:
         if not 0 <= token_id < self.vocab_size:
             raise ChatlibError(
                 f"Token id {token_id} is outside this vocabulary of {self.vocab_size}: "
-                "use the tokenizer the ids were made with."
+                "decode with the tokenizer that encoded."
             )
-        return self._tokens[token_id]
+        return self._all_tokens[token_id]
 
     def token_bytes(self) -> np.ndarray:
         """Length in bytes of each token, int64 (vocab_size,); 0 for special tokens."""
-        lengths = np.array([len(token) for token in self._tokens], dtype=np.int64)
-        lengths[len(self.ranks) :] = 0
-        return lengths
+        return np.array([*map(len, self.tokens)] + [0] * len(SPECIAL_TOKENS), dtype=np.int64)
 
-    def merges(self) -> list[Merge]:
+    def merges(self) -> list[tuple[bytes, bytes]]:
         """The pair that made each token after the 256 bytes, recovered from the ranks alone."""
-        pairs = [bpe(t, self.ranks, below=r) for r, t in enumerate(self._tokens[: len(self.ranks)])]
-        return [(left, right) for left, right in pairs[256:]]
-
-    # ---- on disk ----
+        return [tuple(bpe(t, self.ranks, self.ranks[t])) for t in self.tokens[256:]]
 
     def _content(self) -> dict:
-        tokens = [base64.b64encode(token).decode() for token in self._tokens[: len(self.ranks)]]
+        """What is saved, and what the fingerprint covers."""
+        tokens = [base64.b64encode(token).decode() for token in self.tokens]
         return {**FORMAT, "pattern": self.pattern, "tokens": tokens}
 
     @cached_property
@@ -269,68 +237,55 @@ class Tokenizer:
     def save(self, path: str | Path) -> None:
         """Write JSON: format, version, pattern, base64 tokens in rank order, checksum."""
         content = {**self._content(), "checksum": self.fingerprint}
-        atomic_write(Path(path), json.dumps(content, indent=0) + "\n")
+        atomic_write(path, json.dumps(content, indent=0) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read what `save` wrote. Raises ChatlibError for a missing, damaged or foreign file."""
+        """Read what `save` wrote; a missing, damaged or foreign file is a ChatlibError."""
         try:
             content = json.loads(Path(path).read_bytes())
-        except FileNotFoundError:
+        except OSError as error:
             raise ChatlibError(
-                f"There is no tokenizer at {path}: train one first, or correct the path."
-            ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ChatlibError(
-                f"{path} cannot be read as a tokenizer ({error}): it is cut short or not one of "
-                "ours, so restore it or train again."
-            ) from None
+                f"There is no tokenizer at {path} ({error.strerror}): train one or mend the path."
+            ) from error
+        except (ValueError, RecursionError):
+            content = None
+        mend = "restore it, correct the path or train again."
         if not isinstance(content, dict) or not FORMAT.items() <= content.items():
-            raise ChatlibError(
-                f"{path} is not a version {FORMAT['version']} chatlib tokenizer: give the file "
-                "that Tokenizer.save wrote, or train again."
-            )
+            raise ChatlibError(f"{path} is cut short or not a tokenizer of this version: {mend}")
         if content.pop("checksum", None) != _checksum(content):
-            raise ChatlibError(
-                f"{path} has been changed since it was saved (its checksum does not match): "
-                "restore it or train again."
-            )
-        tokens = map(base64.b64decode, content["tokens"])
-        return cls({token: rank for rank, token in enumerate(tokens)}, content["pattern"])
+            raise ChatlibError(f"{path} has been changed since it was saved: {mend}")
+        ranks = {base64.b64decode(token): rank for rank, token in enumerate(content["tokens"])}
+        return cls(ranks, content["pattern"])
 
     def to_huggingface(self, path: str | Path) -> None:
         """Write a `tokenizer.json` that the `tokenizers` library loads, with the same ids.
 
         The one difference: that library turns text that spells a special token into that token.
         """
-        letter = _byte_letters()
-        spell = lambda token: "".join(letter[byte] for byte in token)  # noqa: E731
-        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-        split = {"type": "Split", "pattern": {"Regex": self.pattern}, "behavior": "Isolated"}
-        special = {"special": True, "normalized": False}
-        strip = {"single_word": False, "lstrip": False, "rstrip": False}
+        letters = dict(enumerate(_byte_letters()))
+        spell = {token: token.decode("latin-1").translate(letters) for token in self.ranks}
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        flags |= {"special": True}
+        split = {"type": "Split", "pattern": {"Regex": self.pattern}}
+        split |= {"behavior": "Isolated", "invert": False}
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+        byte_level["trim_offsets"] = True
         content = {
-            "version": "1.0",
-            "added_tokens": [
-                {"id": i, "content": name, **special, **strip}
-                for name, i in self.special_ids.items()
-            ],
-            "pre_tokenizer": {
-                "type": "Sequence",
-                "pretokenizers": [{**split, "invert": False}, {**byte_level, "use_regex": False}],
-            },
-            "decoder": {**byte_level, "use_regex": False},
+            "added_tokens": [{"content": s, "id": i} | flags for s, i in self.special_ids.items()],
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+            "decoder": byte_level,
             "model": {
                 "type": "BPE",
-                "vocab": {spell(token): rank for token, rank in self.ranks.items()},
-                "merges": [[spell(left), spell(right)] for left, right in self.merges()],
+                "vocab": {spell[token]: rank for token, rank in self.ranks.items()},
+                "merges": [[spell[left], spell[right]] for left, right in self.merges()],
             },
         }
-        atomic_write(Path(path), json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        atomic_write(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 class StreamDecoder:
-    """Decodes a stream of bytes to text, holding back a character until all of it has come."""
+    """Turns a stream of bytes into text, holding back a character until all of it has come."""
 
     def __init__(self):
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -344,14 +299,9 @@ class StreamDecoder:
         return self._decoder.decode(b"", final=True)
 
 
-# ---- helpers ----
-
-
-def _documents(
-    texts: Iterable[str], max_chars: int | None, doc_chars: int, progress: bool
-) -> Iterator[str]:
-    """The texts, cropped, until `max_chars` characters have gone by; empty ones are left out."""
-    left = float("inf") if max_chars is None else max_chars
+def _documents(texts, max_chars, doc_chars, progress) -> Iterator[str]:
+    """The texts, cropped, until `max_chars` characters have been read."""
+    limit, read = sys.maxsize if max_chars is None else max_chars, 0
     with tqdm(total=max_chars, unit="char", unit_scale=True, disable=not progress) as bar:
         for i, text in enumerate(texts):
             if not isinstance(text, str):
@@ -359,22 +309,15 @@ def _documents(
                     f"Document {i} is {type(text).__name__}, not str: decode bytes first, with "
                     'errors="replace" if they may not be UTF-8.'
                 )
-            text = text[: int(min(doc_chars, left))]
-            if text:
-                yield _without_surrogates(text)
+            text = text[: min(doc_chars, limit - read)]
+            # Half of a surrogate pair has no UTF-8; tiktoken, too, reads U+FFFD in its place.
+            yield text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            read += len(text)
             bar.update(len(text))
-            left -= len(text)
-            if left <= 0:
-                return
-
-
-def _without_surrogates(text: str) -> str:
-    """Half of a surrogate pair has no UTF-8; like tiktoken, put U+FFFD in its place."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            if read >= limit:
+                break
+    if not read:
+        raise ChatlibError("There is no text to train on: give a document that is not empty.")
 
 
 def _checksum(content: dict) -> str:

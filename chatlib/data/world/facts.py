@@ -1,0 +1,445 @@
+"""Facts: for each relation of a table, the sentences that state it and the questions that ask it.
+
+Of every fact one phrasing is held out: the pool behind that phrasing leaves the entity out, so no
+training document uses it, and evaluation can ask for knowledge rather than for recall of a
+sentence. The first phrasing is the plainest and is always taught. In every statement the last slot
+is determined by what comes before it, which is what turns held-out sentences into test items.
+"""
+
+import re
+from dataclasses import dataclass
+
+from chatlib.data.world import tables
+from chatlib.data.world.grammar import Pool, Record, with_capitals
+from chatlib.data.world.tables import stable_hash, with_article
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One kind of fact.
+
+    key: the attribute that names the entity. weight: how often it is stated, about its entity
+    count. questions: (question, attribute that a right answer must mention); the first statement
+    answers.
+    """
+
+    name: str
+    key: str
+    records: list[Record]
+    statements: list[str]
+    questions: list[tuple[str, str]]
+    weight: float
+
+    def held_out(self, record: Record) -> int:
+        """Index of the one statement that is never used about this entity in training."""
+        return 1 + stable_hash("statement", self.name, record[self.key]) % (
+            len(self.statements) - 1
+        )
+
+    def held_out_question(self, record: Record) -> int:
+        """Index of the one question that is never asked about this entity in training."""
+        return stable_hash("question", self.name, record[self.key]) % len(self.questions)
+
+
+def fill(template: str, record: Record) -> str:
+    """The template with the slots of `x` filled in."""
+    return re.sub(r"\{x\.(\w+)\}", lambda slot: record[slot[1]], template)
+
+
+def _with_articles(records: list[Record], *attributes: str) -> list[Record]:
+    return [r | {f"a_{name}": with_article(r[name]) for name in attributes} for r in records]
+
+
+def _relation(
+    name: str, key: str, records: list[Record], statements: str, questions: str, weight: float
+) -> Relation:
+    """`questions` holds lines of: question / attribute."""
+    rows = [tuple(line.split(" / ")) for line in _lines(questions)]
+    records = [with_capitals(record) for record in records]
+    return Relation(name, key, records, _lines(statements), rows, weight)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.strip().splitlines()]
+
+
+_ANIMALS = {
+    "young": _with_articles(tables.YOUNG, "animal", "young"),
+    "sound": _with_articles(tables.SOUNDS, "animal"),
+    "home": _with_articles(tables.HOMES, "animal", "home"),
+}
+_PEOPLE = _with_articles(tables.VILLAGERS, "job", "pet")
+
+RELATIONS = [
+    _relation(
+        "capital",
+        "country",
+        tables.COUNTRIES,
+        """
+        The capital of {x.country} is {x.city}.
+        {x.City} is the capital of {x.country}.
+        The capital city of {x.country} is called {x.city}.
+        On a map of {x.country}, the star that marks the capital stands at {x.city}.
+        Whoever wants to see the capital of {x.country} has to travel to {x.city}.
+        {x.Country} has its capital in {x.city}.
+        """,
+        """
+        What is the capital of {x.country}? / city
+        Which city is the capital of {x.country}? / city
+        Which country has {x.city} as its capital? / country
+        """,
+        84,
+    ),
+    _relation(
+        "continent",
+        "country",
+        tables.COUNTRIES,
+        """
+        {x.Country} is a country in {x.continent}.
+        {x.Country} lies in {x.continent}.
+        Look for {x.country} on the map of {x.continent}.
+        Travelers who visit {x.country} set foot in {x.continent}.
+        """,
+        """
+        Where is {x.country}? / continent
+        In which part of the world is {x.country}? / continent
+        """,
+        50,
+    ),
+    _relation(
+        "symbol",
+        "element",
+        tables.ELEMENTS,
+        """
+        The chemical symbol of {x.element} is {x.symbol}.
+        The symbol {x.symbol} stands for {x.element}.
+        Chemists write {x.element} as {x.symbol}.
+        In the periodic table, {x.element} goes by the letters {x.symbol}.
+        """,
+        """
+        What is the chemical symbol of {x.element}? / symbol
+        Which element has the symbol {x.symbol}? / element
+        """,
+        50,
+    ),
+    _relation(
+        "atomic number",
+        "element",
+        tables.ELEMENTS,
+        """
+        The atomic number of {x.element} is {x.number}.
+        Element number {x.number} is {x.element}.
+        An atom of {x.element} has a number of protons equal to {x.number}.
+        {x.Element} sits in the periodic table at number {x.number}.
+        """,
+        """
+        What is the atomic number of {x.element}? / number
+        Which element has the atomic number {x.number}? / element
+        """,
+        50,
+    ),
+    _relation(
+        "planet",
+        "planet",
+        tables.PLANETS,
+        """
+        {x.planet} is the {x.ordinal} planet from the Sun.
+        The {x.ordinal} planet from the Sun is {x.planet}.
+        Counting outward from the Sun, {x.planet} comes {x.ordinal}.
+        """,
+        """
+        Which planet is {x.ordinal} from the Sun? / planet
+        Where does {x.planet} come, counting from the Sun? / ordinal
+        """,
+        16,
+    ),
+    _relation(
+        "opposite",
+        "word",
+        tables.OPPOSITES,
+        """
+        The opposite of {x.word} is {x.opposite}.
+        {x.Word} is the opposite of {x.opposite}.
+        The words {x.word} and {x.opposite} are opposites.
+        Take the word {x.word}, turn it around, and you have {x.opposite}.
+        """,
+        """
+        What is the opposite of {x.word}? / opposite
+        Which word means the opposite of {x.word}? / opposite
+        """,
+        70,
+    ),
+    _relation(
+        "next month",
+        "name",
+        tables.MONTHS,
+        """
+        The month after {x.name} is {x.after}.
+        {x.name} is followed by {x.after}.
+        When {x.name} is over, it is {x.after}.
+        """,
+        """
+        Which month comes after {x.name}? / after
+        What follows {x.name}? / after
+        """,
+        16,
+    ),
+    _relation(
+        "days in a month",
+        "name",
+        tables.MONTHS,
+        """
+        {x.name} has {x.days} days.
+        In {x.name} there are {x.days} days.
+        {x.name} is the {x.ordinal} month and lasts {x.days} days.
+        """,
+        """
+        How many days does {x.name} have? / days
+        How long is {x.name}? / days
+        """,
+        16,
+    ),
+    _relation(
+        "next day",
+        "name",
+        tables.DAYS,
+        """
+        The day after {x.name} is {x.after}.
+        If today is {x.name}, tomorrow is {x.after}.
+        {x.name} comes right before {x.after}.
+        """,
+        """
+        Which day comes after {x.name}? / after
+        If today is {x.name}, what is tomorrow? / after
+        """,
+        12,
+    ),
+    _relation(
+        "young",
+        "animal",
+        _ANIMALS["young"],
+        """
+        A young {x.animal} is called {x.a_young}.
+        {x.A_young} grows up to be {x.a_animal}.
+        The child of {x.a_animal} is {x.a_young}.
+        """,
+        """
+        What is a young {x.animal} called? / young
+        What does {x.a_young} grow up to be? / animal
+        """,
+        26,
+    ),
+    _relation(
+        "sound",
+        "animal",
+        _ANIMALS["sound"],
+        """
+        {x.A_animal} {x.sound}.
+        Everybody knows that {x.a_animal} {x.sound}.
+        Listen to {x.a_animal}, and you will hear that it {x.sound}.
+        """,
+        """
+        What sound does {x.a_animal} make? / sound
+        Which animal {x.sound}? / animal
+        """,
+        26,
+    ),
+    _relation(
+        "home",
+        "animal",
+        _ANIMALS["home"],
+        """
+        The home of {x.a_animal} is {x.a_home}.
+        {x.A_animal} sleeps in {x.a_home}.
+        If you are looking for {x.a_animal}, try {x.a_home}.
+        """,
+        """
+        What is the home of {x.a_animal} called? / home
+        Where does {x.a_animal} sleep? / home
+        """,
+        18,
+    ),
+    _relation(
+        "plural",
+        "singular",
+        tables.PLURALS,
+        """
+        The plural of {x.singular} is {x.plural}.
+        One {x.singular}, two {x.plural}.
+        We say one {x.singular} but many {x.plural}.
+        """,
+        """
+        What is the plural of {x.singular}? / plural
+        How do you say more than one {x.singular}? / plural
+        """,
+        24,
+    ),
+    _relation(
+        "past",
+        "verb",
+        tables.PAST,
+        """
+        The past tense of {x.verb} is {x.past}.
+        Today I {x.verb}, yesterday I {x.past}.
+        We {x.verb} every day, and last year we {x.past} too.
+        """,
+        """
+        What is the past tense of {x.verb}? / past
+        Today I {x.verb}. What about yesterday? / past
+        """,
+        32,
+    ),
+    _relation(
+        "shape",
+        "shape",
+        _with_articles(tables.SHAPES, "shape"),
+        """
+        {x.A_shape} has {x.sides} sides.
+        A shape with {x.sides} sides is called {x.a_shape}.
+        Draw {x.a_shape} and count its sides: there are {x.sides}.
+        """,
+        """
+        How many sides does {x.a_shape} have? / sides
+        Which shape has {x.sides} sides? / shape
+        """,
+        10,
+    ),
+    _relation(
+        "villager job",
+        "name",
+        _PEOPLE,
+        """
+        {x.name} is the {x.job} of {x.town}.
+        The {x.job} of {x.town} is called {x.name}.
+        In {x.town}, the work of the {x.job} is done by {x.name}.
+        Ask anybody in {x.town} for the {x.job}, and they will send you to {x.name}.
+        {x.name} works as {x.a_job} in {x.town}.
+        """,
+        """
+        What does {x.name} do? / job
+        Who is the {x.job} of {x.town}? / name
+        What is the work of {x.name}? / job
+        """,
+        200,
+    ),
+    _relation(
+        "villager town",
+        "name",
+        _PEOPLE,
+        """
+        {x.name} lives in {x.town}.
+        The home of {x.name} is in {x.town}.
+        You can find the house of {x.name} in {x.town}.
+        A letter to {x.name} should be sent to {x.town}.
+        """,
+        """
+        Where does {x.name} live? / town
+        In which town is the home of {x.name}? / town
+        """,
+        130,
+    ),
+    _relation(
+        "villager pet",
+        "name",
+        _PEOPLE,
+        """
+        {x.name} keeps {x.a_pet}.
+        The pet of {x.name} is {x.a_pet}.
+        {x.name} shares the house with {x.a_pet}.
+        At the feet of {x.name} sits {x.a_pet}.
+        """,
+        """
+        Which animal does {x.name} keep? / pet
+        What pet does {x.name} have? / pet
+        """,
+        130,
+    ),
+]
+
+
+def _pools() -> dict[str, Pool]:
+    """For every statement and question, the entities that training may use it about."""
+    pools = {}
+    for r, relation in enumerate(RELATIONS):
+        for s in range(len(relation.statements)):
+            taught = [x for x in relation.records if relation.held_out(x) != s]
+            pools[f"statement-{r}-{s}"] = Pool(taught)
+        for q in range(len(relation.questions)):
+            taught = [x for x in relation.records if relation.held_out_question(x) != q]
+            pools[f"question-{r}-{q}"] = Pool(taught)
+    pools |= {name: Pool(records) for name, records in ENTRIES.items()}
+    return pools
+
+
+ENTRIES = {
+    "country": tables.COUNTRIES,
+    "element": _with_articles(tables.ELEMENTS, "sort"),
+    "planet": tables.PLANETS,
+    "month": tables.MONTHS,
+    "villager": _PEOPLE,
+}
+POOLS = _pools()
+
+FACT_RULES = {
+    "fact": [(r.weight, f"{{fact_{i}}}") for i, r in enumerate(RELATIONS)],
+    "facts": [
+        (5, "{fact} {fact} {fact} {fact}"),
+        (4, "{fact} {fact} {fact} {fact} {fact}"),
+        (3, "{fact} {fact} {fact} {fact} {fact} {fact}"),
+        (2, "{notes}:\n- {fact}\n- {fact}\n- {fact}\n- {fact}"),
+        (2, "<x:country>{country_page} {fact} {fact}"),
+        (2, "<x:element>{element_page} {fact}"),
+        (1, "<x:planet>{planet_page} {fact} {fact}"),
+        (1, "<x:month>{month_page} {fact} {fact}"),
+        (6, "<x:villager>{villager_page} {fact}"),
+    ],
+    "notes": [
+        "[Notes|Things|Four things] [to remember|worth knowing]",
+        "[A page|Four lines] from the [school|village] [notebook|almanac]",
+        "Written on the [blackboard|wall] [today|this morning]",
+    ],
+    "country_page": [
+        "{x.Country} is a country in {x.continent}. Its capital is {x.city}.",
+        "The capital of {x.country} is {x.city}. The country [is part of|belongs to] "
+        "{x.continent}.",
+        "[Our|Your] [ship|train|plane] leaves for {x.continent} [tonight|at dawn|tomorrow]. The "
+        "first stop is {x.city}, the capital of {x.country}.",
+    ],
+    "element_page": [
+        "{x.Element} is a {x.sort}, and {x.use}. Its symbol is {x.symbol} and its number is "
+        "{x.number}.",
+        "The chemical symbol of {x.element} is {x.symbol}. It is a {x.sort} with the number "
+        "{x.number}, and {x.use}.",
+        "What do we know about {x.element}? It is a {x.sort}, and {x.use}. The atomic number of "
+        "{x.element} is {x.number}.",
+    ],
+    "planet_page": [
+        "{x.planet} is the {x.ordinal} planet from the Sun, and {x.feature}.",
+        "The [children|astronomers] looked [up at|through the telescope at] {x.planet}. It is the "
+        "{x.ordinal} planet, and {x.feature}.",
+    ],
+    "month_page": [
+        "{x.name} is the {x.ordinal} month of the year. It has {x.days} days. It comes after "
+        "{x.before} and before {x.after}.",
+        "[The calendar on the wall says|Today it is] {x.name}, the {x.ordinal} month. {x.before} "
+        "is over, and {x.after} will come next.",
+    ],
+    "villager_page": [
+        "{x.name} is the {x.job} of {x.town}. {villager_habit}",
+        "In {x.town} lives {x.name}, {x.a_job} with {x.a_pet}. {villager_habit}",
+        "{x.name} lives in {x.town}, and everybody there [likes|trusts|knows] the {x.job}. "
+        "{villager_habit}",
+    ],
+    "villager_habit": [
+        "[In the evening|After work|On Sundays|Before breakfast] {x.name} [feeds|talks to|sings to|"
+        "reads to|looks for] the {x.pet}.",
+        "When {x.name} goes out, the {x.pet} [comes along|waits at the door|sleeps by the stove].",
+        "The {x.pet} of {x.name} is [very old|very clever|rather lazy|afraid of thunder|fond of "
+        "cheese].",
+        "If the door is open, the {x.job} and the {x.pet} are [at home|in the garden|having tea].",
+    ],
+}
+for _i, _relation_ in enumerate(RELATIONS):
+    FACT_RULES[f"fact_{_i}"] = [
+        f"<x:statement-{_i}-{_s}>{_text}" for _s, _text in enumerate(_relation_.statements)
+    ]

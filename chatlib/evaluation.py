@@ -1,6 +1,7 @@
 """Is the model any good? Bits per byte on held-out text, and CORE: 22 tasks for a base model."""
 
 import json
+import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import distributed as dist
 
+from chatlib.data.world import CORE_TASKS as WORLD_TASKS
 from chatlib.errors import ChatlibError
+from chatlib.model import IGNORE
 
-IGNORE = -1  # a target that is not scored
 TOKENS_PER_BATCH = 8192  # of CORE prompts; bounds the memory that the logits take
-
-# --- Bits per byte ---------------------------------------------------------------------------
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
@@ -37,52 +37,50 @@ def _windows(tokenizer, texts: Sequence[str], seq_len: int) -> list[tuple[int, l
     return sorted(windows, key=lambda window: len(window[1]))
 
 
-def _pad(rows: Sequence[Sequence[int]], fill: int, device: torch.device | str) -> Tensor:
+def pad(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     """Rows of ids, made equally long with `fill` on the right: (B, T) int64."""
     table = np.full((len(rows), max(map(len, rows))), fill, np.int64)
     for row, ids in zip(table, rows, strict=True):
         row[: len(ids)] = ids
-    return torch.from_numpy(table).to(device)
+    return torch.from_numpy(table)
 
 
-def document_batches(
-    tokenizer, texts: Sequence[str], seq_len: int, batch: int = 32, device: str = "cpu"
-) -> list[tuple[Tensor, Tensor]]:
-    """Whole documents as (inputs, targets) int64 (<= batch, <= seq_len), for `bits_per_byte`.
-
-    Each document starts with bos and is scored up to the bos after it, once per token; a longer
-    one goes on in a window of its own. Rows are padded (target -1), not packed, so the result
-    does not depend on the batch size, the number of processes or what else is in the list.
-    In a distributed run process r takes `batches[r::world_size]`.
-    """
-    rows = [ids for _, ids in _windows(tokenizer, texts, seq_len)]
-    groups = [rows[i : i + batch] for i in range(0, len(rows), batch)]
+def _batches(windows: list, batch: int, bos: int) -> list[tuple[Tensor, Tensor]]:
+    groups = [windows[i : i + batch] for i in range(0, len(windows), batch)]
     return [
-        (
-            _pad([ids[:-1] for ids in group], tokenizer.bos, device),
-            _pad([ids[1:] for ids in group], IGNORE, device),
-        )
+        (pad([ids[:-1] for _, ids in group], bos), pad([ids[1:] for _, ids in group], IGNORE))
         for group in groups
     ]
 
 
+def document_batches(
+    tokenizer, texts: Sequence[str], seq_len: int, batch: int = 32
+) -> list[tuple[Tensor, Tensor]]:
+    """Whole documents as (inputs, targets) int64 (<= batch, <= seq_len), for `bits_per_byte`.
+
+    Each document starts with bos and is scored up to the bos after it, every token once; a longer
+    one goes on in a window of its own. Rows are padded (target -1), not packed, so the result
+    does not depend on the batch size, the number of processes or what else is in the list.
+    In a distributed run process r takes `batches[r::world_size]`.
+    """
+    return _batches(_windows(tokenizer, texts, seq_len), batch, tokenizer.bos)
+
+
 @torch.inference_mode()
-def bits_per_byte(model, batches: Iterable[tuple[Tensor, Tensor]], token_bytes) -> float:
+def bits_per_byte(model, batches: Iterable[tuple[Tensor, Tensor]], token_bytes: Tensor) -> float:
     """Bits the model needs per byte of text, over all batches of all processes.
 
-    Loss per token depends on the tokenizer; this does not. token_bytes (V,): the length in bytes
-    of each token, 0 for the special ones, which are left out.
+    Loss per token depends on the tokenizer; this does not. token_bytes (V,), on the model's
+    device: the length in bytes of each token, 0 for the special ones, which are left out.
     """
-    nats = count = 0.0
+    totals = torch.zeros(2, dtype=torch.float64, device=token_bytes.device)  # nats, bytes
     for inputs, targets in batches:
-        lengths = torch.as_tensor(token_bytes, device=targets.device)[targets.clamp(min=0)]
-        lengths = lengths * (targets >= 0)
+        inputs, targets = inputs.to(token_bytes.device), targets.to(token_bytes.device)
+        lengths = token_bytes[targets.clamp(min=0)] * (targets != IGNORE)
         losses = model(inputs, targets, reduction="none").double()
-        nats += (losses * (lengths > 0)).sum().item()
-        count += lengths.sum().item()
-        device = targets.device
-    nats, count = sum_over_processes(torch.tensor([nats, count], device=device)).tolist()
-    return nats / np.log(2) / count
+        totals += torch.stack([(losses * (lengths > 0)).sum(), lengths.sum()])
+    nats, size = sum_over_processes(totals).tolist()
+    return nats / math.log(2) / size
 
 
 @torch.inference_mode()
@@ -90,18 +88,16 @@ def document_bits(model, tokenizer, texts: Sequence[str], batch: int = 32) -> np
     """Bits the model needs for each text (N,), the end of the document included.
 
     This is what the world's exact log-probability of a document measures, so the sums of the two
-    over the same documents, divided by the bytes of text, are comparable to the last digit.
+    over the same documents, divided by the bytes of text, can be compared digit by digit.
     """
     windows = _windows(tokenizer, texts, model.config.sequence_len)
     device = next(model.parameters()).device
-    bits = np.zeros(len(texts))
-    for i in range(0, len(windows), batch):
-        owners, rows = zip(*windows[i : i + batch], strict=True)
-        inputs = _pad([ids[:-1] for ids in rows], tokenizer.bos, device)
-        targets = _pad([ids[1:] for ids in rows], IGNORE, device)
-        losses = model(inputs, targets, reduction="none").double().sum(1)
-        np.add.at(bits, list(owners), losses.cpu().numpy() / np.log(2))
-    return bits
+    nats = []
+    for inputs, targets in _batches(windows, batch, tokenizer.bos):
+        losses = model(inputs.to(device), targets.to(device), reduction="none")
+        nats += losses.double().sum(1).tolist()
+    owners = [document for document, _ in windows]
+    return np.bincount(owners, weights=nats, minlength=len(texts)) / math.log(2)
 
 
 def ratio_interval(
@@ -114,9 +110,6 @@ def ratio_interval(
     ratios = (weights @ numerators) / (weights @ denominators)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return float(low), float(high)
-
-
-# --- CORE (DCLM, arXiv 2406.11794) -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -186,6 +179,14 @@ def load_core_tasks(folder: str | Path, corrected: bool = False) -> list[CoreTas
     return tasks
 
 
+def world_core_tasks(world, items: int = 200) -> list[CoreTask]:
+    """The small world's tasks in the same three formats; their "core" is CORE-world."""
+    return [
+        CoreTask(name, world.core_items(name, items), shots, percent / 100)
+        for name, (_, shots, percent) in WORLD_TASKS.items()
+    ]
+
+
 def pick_items(task: CoreTask, max_items: int | None = None) -> CoreTask:
     """The task with its items shuffled, always in the same way, and the first `max_items` kept."""
     items = list(task.items)
@@ -238,9 +239,9 @@ def answer_rows(item: dict, rows: list[list[int]], max_len: int) -> list[tuple[l
         shared = _common([row[::-1] for row in rows])
         starts = [len(row) - shared for row in rows]
     else:
-        starts = [min(_common(rows), len(row) - 1) for row in rows]
-    if "context" in item:  # only the row with the answer is scored
-        rows, starts = rows[1:], starts[1:]
+        shared = _common(rows)
+        rows = rows[1:] if "context" in item else rows  # there, the row with the answer
+        starts = [min(shared, min(map(len, rows)) - 1)] * len(rows)
     cuts = [max(len(row) - max_len, 0) for row in rows]
     return [
         (row[cut:], max(start - cut, 1)) for row, start, cut in zip(rows, starts, cuts, strict=True)
@@ -266,9 +267,8 @@ def score_rows(model, rows: list[tuple[list[int], int]]) -> tuple[np.ndarray, np
     nats, exact = np.zeros(len(rows)), np.zeros(len(rows), bool)
     for group in _by_length(rows, TOKENS_PER_BATCH):
         some = [rows[i] for i in group]
-        inputs = _pad([ids[:-1] for ids, _ in some], 0, device)
-        targets = _pad([[IGNORE] * (s - 1) + ids[s:] for ids, s in some], IGNORE, device)
-        logits = model(inputs)  # (B, T, V)
+        targets = pad([[IGNORE] * (s - 1) + ids[s:] for ids, s in some], IGNORE).to(device)
+        logits = model(pad([ids[:-1] for ids, _ in some], 0).to(device))  # (B, T, V)
         losses = F.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none"
         ).view_as(targets)
@@ -286,19 +286,17 @@ def score_task(model, tokenizer, task: CoreTask, max_items: int | None = None) -
         rank, world_size = dist.get_rank(), dist.get_world_size()
     mine = range(rank, len(task.items), world_size)
     texts = [render_item(task, i) for i in mine]
-    encoded = iter(tokenizer.encode_batch([text for item in texts for text in item]))
-    flat, spans = [], []
+    encoded = iter(tokenizer.encode_batch([text for options in texts for text in options]))
+    items = []
     for i, options in zip(mine, texts, strict=True):
         rows = [[tokenizer.bos, *next(encoded)] for _ in options]
-        rows = answer_rows(task.items[i], rows, model.config.sequence_len)
-        spans.append((i, len(flat), len(flat) + len(rows)))
-        flat.extend(rows)
-    nats, exact = score_rows(model, flat)
-    device = next(model.parameters()).device
-    right = torch.zeros(len(task.items), device=device)
-    for i, start, end in spans:
+        items.append(answer_rows(task.items[i], rows, model.config.sequence_len))
+    nats, exact = score_rows(model, [row for rows in items for row in rows])
+    right, end = torch.zeros(len(task.items), device=next(model.parameters()).device), 0
+    for i, rows in zip(mine, items, strict=True):
+        start, end = end, end + len(rows)
         gold = task.items[i].get("gold")
-        right[i] = exact[start] if gold is None else int(nats[start:end].argmin()) == gold
+        right[i] = float(exact[start] if gold is None else nats[start:end].argmin() == gold)
     return sum_over_processes(right).cpu().numpy()
 
 

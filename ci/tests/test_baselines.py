@@ -98,7 +98,7 @@ def test_baselines_on_text():
         return [f"{a} {verb} and {b} listens." for a, verb, b in picks]
 
     train, held_out = texts(500), texts(100)
-    tokenizer = Tokenizer.train(train, 320)
+    tokenizer = Tokenizer.train(train, 300)
     scores = baselines(train, held_out, tokenizer)
     size = sum(len(text.encode()) for text in held_out)
     floor = 100 * math.log2(4 * 4 * 4) / size  # three independent choices of four

@@ -44,7 +44,9 @@ def run_notebooks() -> tuple[int, str]:
 
 
 def form() -> tuple[int, str]:
-    return run(sys.executable, "-m", "ci.hygiene"), "notebooks tidy, exercises in step"
+    wrong = run(sys.executable, "-m", "ci.hygiene")
+    stale = run(sys.executable, "-m", "ci.shown", "--check")
+    return wrong or stale, "notebooks tidy, exercises and shown source in step"
 
 
 PARTS = {

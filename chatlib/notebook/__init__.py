@@ -1,0 +1,1 @@
+"""What the chapters use to show things: source code, figures, widgets."""

@@ -1,0 +1,114 @@
+// The loss curve of a run: point at a step (mouse, finger, arrow keys) and read its sample.
+const SVG = "http://www.w3.org/2000/svg";
+
+function node(name, attributes, parent, text) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  parent?.append(made);
+  return made;
+}
+
+function draw(svg, data, width, chosen) {
+  const { looks, train, levels } = data;
+  const height = Math.max(220, Math.min(340, width * 0.5));
+  const box = { left: 44, right: 14, top: 16, bottom: 40 };
+  const last = looks[looks.length - 1].step;
+  const values = [...looks.map((d) => d.bpb), ...levels.map((d) => d.bpb)];
+  const top = Math.max(...values) * 1.04, bottom = Math.min(...values) * 0.9;
+  const x = (step) =>
+    box.left + (Math.log1p(step) / Math.log1p(last || 1)) * (width - box.left - box.right);
+  const y = (bpb) =>
+    box.top + ((top - bpb) / (top - bottom)) * (height - box.top - box.bottom);
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.replaceChildren();
+
+  const stride = [0.1, 0.2, 0.5, 1, 2].find((s) => (top - bottom) / s < 7) ?? 5;
+  for (let v = Math.ceil(bottom / stride) * stride; v <= top; v += stride) {
+    node("line", { x1: box.left, x2: width - box.right, y1: y(v), y2: y(v), stroke: "var(--cl-line)" }, svg);
+    node("text", { x: box.left - 8, y: y(v) + 4, "text-anchor": "end" }, svg, v.toFixed(stride < 1 ? 1 : 0));
+  }
+  for (let step = 0; step <= last; step = step ? step * 10 : 1) {
+    node("text", { x: x(step), y: height - 22, "text-anchor": "middle" }, svg, step.toLocaleString("en"));
+  }
+  node("text", { x: (width + box.left) / 2, y: height - 4, "text-anchor": "middle" }, svg, "training step");
+  node("text", { x: 2, y: 10 }, svg, "bits per byte");
+
+  const path = (points) => points.map(([s, b], i) => `${i ? "L" : "M"}${x(s)} ${y(Math.min(b, top))}`).join("");
+  if (train.length) {
+    node("path", { d: path(train), fill: "none", stroke: "var(--cl-soft)", "stroke-opacity": 0.55 }, svg);
+  }
+  let above = -Infinity;
+  for (const level of [...levels].sort((a, b) => b.bpb - a.bpb)) {
+    const color = level.floor ? "var(--cl-teal)" : "var(--cl-vermilion)";
+    const at = y(level.bpb), under = at - above < 16;
+    node("line", { x1: box.left, x2: width - box.right, y1: at, y2: at, stroke: color, "stroke-width": 1.4,
+      "stroke-dasharray": level.floor ? "none" : "5 4" }, svg);
+    node("text", { x: box.left + 6, y: under ? at + 13 : at - 5, style: `fill:${color}` }, svg,
+      `${level.name} ${level.bpb.toFixed(2)}`);
+    above = at;
+  }
+  const curve = looks.map((d) => [d.step, d.bpb]);
+  node("path", { d: path(curve), fill: "none", stroke: "var(--cl-blue)", "stroke-width": 2.4 }, svg);
+  const here = looks[chosen];
+  node("line", { x1: x(here.step), x2: x(here.step), y1: box.top, y2: height - box.bottom,
+    stroke: "var(--cl-blue)", "stroke-opacity": 0.5 }, svg);
+  looks.forEach((d, i) =>
+    node("circle", { cx: x(d.step), cy: y(d.bpb), r: i === chosen ? 6 : 3, fill: "var(--cl-blue)" }, svg));
+  return (px) => {
+    const distances = looks.map((d) => Math.abs(x(d.step) - px));
+    return distances.indexOf(Math.min(...distances));
+  };
+}
+
+function render({ model, el }) {
+  const data = model.get("data"), looks = data.looks;
+  let chosen = looks.length - 1, nearest = () => chosen;
+  el.classList.add("cl-widget", "cl-loss-explorer");
+  const svg = node("svg", { class: "cl-plot", role: "slider", tabindex: 0, "aria-label": model.get("alt"),
+    "aria-valuemin": looks[0].step, "aria-valuemax": looks[chosen].step });
+  const panel = document.createElement("div");
+  panel.className = "cl-panel";
+  panel.setAttribute("aria-live", "polite");
+  const heading = document.createElement("strong"), sample = document.createElement("div");
+  sample.className = "cl-sample";
+  panel.append(heading, sample);
+  const note = document.createElement("div");
+  note.className = "cl-note";
+  note.textContent = "Point at a step, or use the arrow keys, to read what the model wrote then.";
+  el.replaceChildren(svg, panel, note);
+
+  function show(index) {
+    chosen = Math.max(0, Math.min(looks.length - 1, index));
+    const here = looks[chosen];
+    nearest = draw(svg, data, Math.max(280, el.clientWidth || 700), chosen);
+    svg.setAttribute("aria-valuenow", here.step);
+    const said = `Step ${here.step.toLocaleString("en")}: ${here.bpb.toFixed(3)} bits per byte`;
+    svg.setAttribute("aria-valuetext", said);
+    heading.textContent = said;
+    sample.textContent = here.text || "(no sample was taken here)";
+  }
+  const point = (event) => {
+    const frame = svg.getBoundingClientRect();
+    const index = nearest(((event.clientX - frame.left) / frame.width) * svg.viewBox.baseVal.width);
+    if (index !== chosen) show(index);
+  };
+  svg.addEventListener("pointermove", point);
+  svg.addEventListener("pointerdown", point);
+  svg.addEventListener("keydown", (event) => {
+    const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -1e9, End: 1e9 };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    show(chosen + moves[event.key]);
+  });
+  let drawn = 0;
+  const watcher = new ResizeObserver(() => {
+    if (el.clientWidth !== drawn) show(chosen);
+    drawn = el.clientWidth;
+  });
+  watcher.observe(el);
+  show(chosen);
+  return () => watcher.disconnect();
+}
+
+export default { render };

@@ -17,7 +17,7 @@ from chatlib.data.world import CORE_TASKS as WORLD_TASKS
 from chatlib.errors import ChatlibError
 from chatlib.model import IGNORE
 
-TOKENS_PER_BATCH = 8192  # of CORE prompts; bounds the memory that the logits take
+TOKENS_PER_BATCH = 8192  # of prompts scored together; bounds the memory the logits take
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
@@ -248,11 +248,11 @@ def answer_rows(item: dict, rows: list[list[int]], max_len: int) -> list[tuple[l
     ]
 
 
-def _by_length(rows: list[tuple[list[int], int]], budget: int) -> Iterator[list[int]]:
-    """Indices of rows of similar length, in groups of about `budget` tokens."""
+def by_length(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Indices of rows of similar length, in groups of at most TOKENS_PER_BATCH tokens."""
     group: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i][0])):
-        if group and (len(group) + 1) * len(rows[i][0]) > budget:
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        if group and (len(group) + 1) * len(rows[i]) > TOKENS_PER_BATCH:
             yield group
             group = []
         group.append(i)
@@ -265,7 +265,7 @@ def score_rows(model, rows: list[tuple[list[int], int]]) -> tuple[np.ndarray, np
     """Mean nats per token of each row from its start on (N,), and whether all are the argmax."""
     device = next(model.parameters()).device
     nats, exact = np.zeros(len(rows)), np.zeros(len(rows), bool)
-    for group in _by_length(rows, TOKENS_PER_BATCH):
+    for group in by_length([ids for ids, _ in rows]):
         some = [rows[i] for i in group]
         targets = pad([[IGNORE] * (s - 1) + ids[s:] for ids, s in some], IGNORE).to(device)
         logits = model(pad([ids[:-1] for ids, _ in some], 0).to(device))  # (B, T, V)

@@ -1,0 +1,300 @@
+"""The one loop: batches in, a better model out. Pretraining and fine-tuning share it."""
+
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from tqdm import tqdm
+
+from chatlib import checkpoint
+from chatlib.distributed import Distributed
+from chatlib.errors import ChatlibError
+from chatlib.model import GPT
+from chatlib.runs import Metrics, Run, home
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate, momentum and weight decay as functions of the step.
+
+    The rate warms up linearly, stays flat, then falls linearly to `final_lr` over the last `warmdown` of the
+    steps. Muon's momentum rises to its peak and eases off while the rate falls; weight decay follows a
+    half cosine to zero.
+    """
+
+    steps: int
+    warmup: int = 0
+    warmdown: float = 0.5
+    final_lr: float = 0.0
+    momentum_ramp: int = 400
+
+    def lr(self, step: int) -> float:
+        falling = round(self.warmdown * self.steps)
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if step < self.steps - falling:
+            return 1.0
+        left = (self.steps - step) / falling
+        return left + (1 - left) * self.final_lr
+
+    def momentum(self, step: int) -> float:
+        falling = round(self.warmdown * self.steps)
+        rising = 0.85 + 0.12 * min(step / self.momentum_ramp, 1.0)
+        if step < self.steps - falling:
+            return rising
+        return rising + (0.90 - rising) * (step - self.steps + falling) / falling
+
+    def decay(self, step: int) -> float:
+        return 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+@dataclass
+class Job:
+    """All that the loop needs to know: what to train, on what, for how long, and what to look at meanwhile."""
+
+    run: Run
+    stage: str
+    model: GPT
+    optimizer: object
+    loader: object  # yields (inputs, targets) or (inputs, targets, weights); remembers its place
+    schedule: Schedule
+    micro_batches: int  # per step and process
+    flops_per_token: float
+    checkpoint_every: int
+    evaluate: Callable[[], dict[str, float]] | None = None
+    evaluate_at: set[int] = field(default_factory=set)  # steps done
+    sample: Callable[[], str] | None = None
+    stats: Callable[[], dict[str, float]] | None = None  # more to log each step
+    meta: dict = field(default_factory=dict)  # stored with every checkpoint
+
+
+def compiled(model: GPT) -> Callable:
+    """The model compiled by torch, with a cache that outlives the process; as it is where no compiler is at hand."""
+    if os.environ.get("CHATLIB_COMPILE", "1") == "0":
+        return model
+    on_gpu = next(model.parameters()).is_cuda
+    if not on_gpu and not any(
+        shutil.which(c) for c in (os.environ.get("CXX", "g++"), "clang++", "cl")
+    ):
+        print("No C++ compiler found: training runs uncompiled, about half as fast.", flush=True)
+        return model
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "inductor"))
+    return torch.compile(model, dynamic=False)
+
+
+def train(job: Job, dist: Distributed) -> dict:
+    """Run the loop to its last step, from the newest checkpoint if there is one.
+
+    Each step: gather the micro-batches, count their targets over all processes, accumulate gradients of the
+    summed loss divided by that count, update. So one process with many micro-batches and many processes
+    with few compute the same step, and rows with few targets weigh no more than their targets.
+    """
+    metrics = Metrics(job.run.metrics_path(job.stage))
+    start, spent = _resume(job, dist)
+    if dist.rank == 0:
+        metrics.truncate_after(start)
+    forward = compiled(job.model)
+    meter = Meter(job, dist, start, spent)
+    stop = _Interrupt()
+    batches = iter(job.loader)
+    if start == 0:
+        _look(job, dist, metrics, 0, meter)
+    for step in range(start, job.schedule.steps):
+        loss, norm, tokens = training_step(job, forward, batches, step, dist)
+        meter.step(step + 1, loss, tokens)
+        if dist.rank == 0:
+            metrics.log(
+                step=step + 1, loss=loss, grad_norm=norm, lr=job.schedule.lr(step), tokens=meter.tokens,
+                seconds=meter.seconds, tokens_per_s=meter.rate, **(job.stats() if job.stats else {}),
+            )  # fmt: skip
+        done = step + 1 == job.schedule.steps
+        if not math.isfinite(loss):
+            raise ChatlibError(
+                f"The loss became {loss} at step {step + 1}: the run diverged; lower the learning rate and start again."
+            )
+        if step + 1 in job.evaluate_at or done:
+            _look(job, dist, metrics, step + 1, meter)
+        stopped = stop.agreed(dist)
+        if done or stopped or (step + 1) % job.checkpoint_every == 0:
+            _save(job, dist, step + 1, meter)
+        if stopped and not done:
+            meter.close()
+            raise KeyboardInterrupt(
+                f"Stopped after step {step + 1}; the same command carries on from there."
+            )
+    meter.close()
+    stop.restore()
+    return {
+        "steps": job.schedule.steps,
+        "tokens": meter.tokens,
+        "seconds": meter.seconds,
+        "tokens_per_s": meter.rate,
+    }
+
+
+def training_step(
+    job: Job, forward, batches, step: int, dist: Distributed
+) -> tuple[float, float, int]:
+    """One update. Returns the mean loss in nats, the gradient's norm, and the tokens read by all processes."""
+    micro = [next(batches) for _ in range(job.micro_batches)]
+    count = torch.stack([(targets >= 0).sum() for _, targets, *_ in micro]).sum().float()
+    if dist.world_size > 1:
+        torch.distributed.all_reduce(count)
+    total = torch.zeros((), device=count.device)
+    for inputs, targets, *weights in micro:
+        if weights:
+            loss = (forward(inputs, targets, reduction="none") * weights[0]).sum() / count
+        else:
+            loss = forward(inputs, targets, reduction="sum") / count
+        (loss * dist.world_size).backward()  # the optimizer averages gradients over processes
+        total += loss.detach()
+    if dist.world_size > 1:
+        torch.distributed.all_reduce(total)
+    norm = gradient_norm(job.model)
+    schedule = job.schedule
+    job.optimizer.set_schedule(
+        lr_scale=schedule.lr(step),
+        momentum=schedule.momentum(step),
+        weight_decay_scale=schedule.decay(step),
+    )
+    job.optimizer.step()
+    job.optimizer.zero_grad()
+    tokens = sum(inputs.numel() for inputs, *_ in micro) * dist.world_size
+    return total.item(), norm, tokens
+
+
+def gradient_norm(model: GPT) -> float:
+    """The length of this process's gradient, all parameters taken as one vector."""
+    norms = torch._foreach_norm([p.grad for p in model.parameters() if p.grad is not None])
+    return torch.linalg.vector_norm(torch.stack([n.float() for n in norms])).item()
+
+
+class Meter:
+    """Tokens, seconds and the line that tells how a run is doing."""
+
+    def __init__(self, job: Job, dist: Distributed, start: int, spent: dict):
+        self.tokens = spent.get("tokens", 0)
+        self.seconds = spent.get("seconds", 0.0)
+        self.rate = 0.0
+        self.steps = job.schedule.steps
+        self.loud = dist.rank == 0
+        self.live = sys.stdout.isatty()
+        self.said = 0.0
+        self.clock = None  # starts after the first step, which compiles
+        self.bar = tqdm(
+            total=self.steps, initial=start, desc=job.stage, disable=not (self.loud and self.live)
+        )
+
+    def step(self, step: int, loss: float, tokens: int) -> None:
+        now = time.perf_counter()
+        if self.clock is not None:
+            took = now - self.clock
+            self.seconds += took
+            rate = tokens / took
+            self.rate = rate if self.rate == 0 else 0.95 * self.rate + 0.05 * rate
+        self.clock = now
+        self.tokens += tokens
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {self.rate:,.0f} tok/s", refresh=False)
+        self.bar.update()
+        if self.loud and not self.live and (now - self.said > 10 or step == self.steps):
+            self.said = now
+            left = (self.steps - step) * tokens / self.rate if self.rate else float("nan")
+            eta = f"{left // 60:.0f}:{left % 60:02.0f}" if left == left else "…"
+            print(
+                f"step {step:>5}/{self.steps}  loss {loss:.4f}  {self.rate:>8,.0f} tok/s  ETA {eta}",
+                flush=True,
+            )
+
+    @property
+    def spent(self) -> dict[str, float]:
+        return {"tokens": self.tokens, "seconds": self.seconds}
+
+    def pause(self) -> None:
+        """Time spent looking is not time spent training."""
+        self.clock = None if self.clock is None else time.perf_counter()
+
+    def say(self, line: str) -> None:
+        if self.loud:
+            self.bar.clear()
+            print(line, flush=True)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def _look(job: Job, dist: Distributed, metrics: Metrics, step: int, meter: Meter) -> None:
+    """Evaluate on every process, sample on the first, and write both down."""
+    row = job.evaluate() if job.evaluate else {}
+    if dist.rank == 0:
+        if job.sample:
+            row["sample"] = job.sample()
+        metrics.log(step=step, **row)
+        if row:
+            shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float))
+            meter.say(f"step {step:>5}  {shown}  {row.get('sample', '')!r}")
+    meter.pause()
+
+
+def _save(job: Job, dist: Distributed, step: int, meter: Meter) -> None:
+    checkpoint.save(
+        job.run.stage_dir(job.stage),
+        step,
+        model_tensors=job.model.state_dict(),
+        optimizer_tensors=job.optimizer.state_dict(),
+        rank_meta=job.loader.state_dict(),
+        meta=job.meta | {"spent": meter.spent, "schedule": vars(job.schedule)},
+        rank=dist.rank,
+        world_size=dist.world_size,
+    )
+    meter.pause()
+
+
+def _resume(job: Job, dist: Distributed) -> tuple[int, dict]:
+    """Put the newest good checkpoint back in place; returns the steps done and what they cost."""
+    found = checkpoint.load_latest(job.run.stage_dir(job.stage), dist.rank)
+    if found is None:
+        return 0, {}
+    if found.meta["schedule"] != vars(job.schedule):
+        raise ChatlibError(
+            f"Run {job.run.name!r} began stage {job.stage!r} with other settings; "
+            "use the same ones to carry on, or choose another run name."
+        )
+    job.model.load_state_dict(found.model_tensors)
+    job.optimizer.load_state_dict(found.optimizer_tensors)
+    job.loader.load_state_dict(found.rank_meta)
+    if dist.rank == 0 and found.step < job.schedule.steps:
+        print(f"Carrying on from step {found.step} of {job.schedule.steps}.", flush=True)
+    return found.step, found.meta["spent"]
+
+
+class _Interrupt:
+    """Ctrl-C asks the loop to stop after the step it is in; a second Ctrl-C stops at once."""
+
+    def __init__(self):
+        self.asked = False
+        try:
+            self.before = signal.signal(signal.SIGINT, self._ask)
+        except ValueError:  # not in the main thread: leave the signal alone
+            self.before = None
+
+    def _ask(self, *_):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def agreed(self, dist: Distributed) -> bool:
+        if dist.world_size == 1:
+            return self.asked
+        flag = torch.tensor(float(self.asked), device=dist.device)
+        torch.distributed.all_reduce(flag)
+        return flag.item() > 0
+
+    def restore(self) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)

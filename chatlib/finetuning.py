@@ -68,7 +68,9 @@ def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed)
     )  # fmt: skip
     if dist.is_main:
         print(
-            f"Fine-tuning on {count:,} conversations: {plan.steps:,} steps of {plan.batch_tokens:,} tokens."
+            f"Fine-tuning on {count:,} conversations: "
+            f"{plan.steps:,} steps of {plan.batch_tokens:,} tokens.",
+            flush=True,
         )
     result = train(job, dist)
     if dist.is_main:
@@ -87,7 +89,8 @@ def require_finished(run: Run, stage: str) -> None:
 
 
 def sft_plan(scale: Scale, tokenizer: Tokenizer, conversations, count: int) -> Plan:
-    """One pass over the conversations; their number of tokens is estimated from the first thousand."""
+    """One pass over the conversations; their number of tokens is estimated from the first
+    thousand."""
     lengths = [
         min(len(render(tokenizer, c, scale.sequence_len + 1)[0]), scale.sequence_len)
         for c in islice(conversations(0), min(count, 1000))

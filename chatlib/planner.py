@@ -1,8 +1,8 @@
 """What a run will cost before it is started: memory, seconds a step, hours, dollars.
 
-Every figure here is *projected* from a formula. The rates were fitted to what is published of the nanochat
-reference run (depth 24 on 8xH100, 1.067 s a step) and are kept apart from the formulas, so that a reader
-can put in her own.
+Every figure here is *projected* from a formula. The rates were fitted to what is published of the
+nanochat reference run (depth 24 on 8xH100, 1.067 s a step) and are kept apart from the formulas, so
+that a reader can put in her own.
 """
 
 from dataclasses import dataclass, replace
@@ -152,9 +152,10 @@ class Memory:
 def memory(config: GPTConfig, rows: int, gpus: int = 1, device_type: str = "cuda") -> Memory:
     """Bytes needed with `rows` rows in a micro-batch.
 
-    Tables are stored in bfloat16 and matrices in float32; gradients have their parameter's type. AdamW keeps
-    two moments, Muon one and a vector; both are spread over the devices. An activation checkpoint-free
-    layer keeps about 34 values a channel in bfloat16 (norms, q, k, v, attention's output, the wide layer twice).
+    Tables are stored in bfloat16 and matrices in float32; gradients have their parameter's type.
+    AdamW keeps two moments, Muon one and a vector; both are spread over the devices. An activation
+    checkpoint-free layer keeps about 34 values a channel in bfloat16 (norms, q, k, v, attention's
+    output, the wide layer twice).
     """
     p = count_parameters(config)
     tables = p.embedding + p.value_embeddings
@@ -173,7 +174,8 @@ def memory(config: GPTConfig, rows: int, gpus: int = 1, device_type: str = "cuda
 
 
 def fitting_rows(config: GPTConfig, free_bytes: float, batch_tokens: int, gpus: int = 1) -> int:
-    """The largest power of two of rows that fits and divides the batch; 0 if not even one row does."""
+    """The largest power of two of rows that fits and divides the batch; 0 if not even one row
+    does."""
     share = batch_tokens // gpus // config.sequence_len
     rows = 1
     if memory(config, 1, gpus).total > free_bytes:

@@ -34,7 +34,7 @@ def open_run(name: str | None, scale_name: str | None, settings: dict) -> tuple[
     run = Run.create_or_open(name or scale.name, scale.name)
     if run.manifest.setdefault("settings", settings) != settings and settings:
         raise ChatlibError(
-            f"Run {run.name!r} was made with {run.manifest['settings'] or 'no settings of its own'}; "
+            f"Run {run.name!r} was made with {run.manifest['settings'] or 'no settings'}; "
             "choose another run name for other settings."
         )
     run.update_manifest(settings=run.manifest.get("settings", settings), config=asdict(scale))
@@ -66,7 +66,8 @@ def load_tokenizer(run: Run) -> Tokenizer:
     """The run's tokenizer; says what to do when there is none."""
     if not run.tokenizer_path.exists():
         raise ChatlibError(
-            f"Run {run.name!r} has no tokenizer yet; train it with `python -m chatlib tokenizer --run {run.name}`."
+            f"Run {run.name!r} has no tokenizer yet; "
+            f"train it with `python -m chatlib tokenizer --run {run.name}`."
         )
     return Tokenizer.load(run.tokenizer_path)
 
@@ -151,8 +152,8 @@ def split_batch(plan: Plan, dist: Distributed) -> tuple[int, int]:
     share, rest = divmod(plan.batch_tokens, dist.world_size * plan.scale.sequence_len)
     if rest or not share:
         raise ChatlibError(
-            f"A batch of {plan.batch_tokens} tokens cannot be split over {dist.world_size} processes in whole "
-            f"rows of {plan.scale.sequence_len}; use fewer processes or a larger batch."
+            f"A batch of {plan.batch_tokens} tokens cannot be split over {dist.world_size} processes "
+            f"in whole rows of {plan.scale.sequence_len}; use fewer processes or a larger batch."
         )
     rows = plan.scale.device_batch
     if not rows and dist.device.type == "cuda":
@@ -160,7 +161,8 @@ def split_batch(plan: Plan, dist: Distributed) -> tuple[int, int]:
         rows = fitting_rows(plan.config, 0.94 * free, plan.batch_tokens, dist.world_size)
         if not rows:
             raise ChatlibError(
-                f"Depth {plan.scale.depth} does not fit into {free / 1e9:.1f} GB of free memory; use a smaller depth."
+                f"Depth {plan.scale.depth} does not fit into {free / 1e9:.1f} GB of free memory; "
+                "use a smaller depth."
             )
     rows = min(rows or 1, share)
     while share % rows:
@@ -205,9 +207,10 @@ def sampler(model: GPT, tokenizer: Tokenizer):
 def announce(plan: Plan, slow: bool, dist: Distributed, rows: int, micro_batches: int) -> None:
     """Say what is about to happen."""
     print(
-        f"Pretraining {plan.parameters.total / 1e6:.2f}M parameters (depth {plan.config.n_layer}, width "
-        f"{plan.config.n_embd}) on {plan.tokens / 1e6:,.1f}M tokens: {plan.steps:,} steps of {plan.batch_tokens:,} "
-        f"tokens, {dist.world_size} x {micro_batches} x {rows} rows of {plan.scale.sequence_len}.",
+        f"Pretraining {plan.parameters.total / 1e6:.2f}M parameters (depth {plan.config.n_layer}, "
+        f"width {plan.config.n_embd}) on {plan.tokens / 1e6:,.2f}M tokens: {plan.steps:,} steps of "
+        f"{plan.batch_tokens:,} tokens = {dist.world_size} processes x {micro_batches} micro-batches "
+        f"x {rows} rows of {plan.scale.sequence_len}.",
         flush=True,
     )
     if slow and plan.scale.train_tokens_slow:

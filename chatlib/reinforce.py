@@ -1,8 +1,9 @@
 """Reinforcement learning with verifiable rewards: try, check, and make what worked more likely.
 
-REINFORCE (Williams 1992) with the group's mean reward as baseline, the core of GRPO (arXiv 2402.03300) without
-its ratio, clipping, KL term or division by the standard deviation (arXiv 2503.20783). To the training loop it is
-one more loader: the model's own answers as targets, each token weighted by its answer's advantage.
+REINFORCE (Williams 1992) with the group's mean reward as baseline, the core of GRPO (arXiv
+2402.03300) without its ratio, clipping, KL term or division by the standard deviation (arXiv
+2503.20783). To the training loop it is one more loader: the model's own answers as targets, each
+token weighted by its answer's advantage.
 """
 
 from collections.abc import Iterator
@@ -28,8 +29,8 @@ from chatlib.training import Job, Schedule, train
 class Rollouts:
     """Batches that the model writes itself.
 
-    Yields (inputs, targets, weights), each (questions x samples, T): targets are -1 outside what the model
-    sampled (the question, and everything a tool wrote), weights are the advantages.
+    Yields (inputs, targets, weights), each (questions x samples, T): targets are -1 outside what
+    the model sampled (the question, and everything a tool wrote), weights are the advantages.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """One dial: the depth of the network decides everything else.
 
-Width, heads, tokens, batch, learning rates and weight decay all follow from `depth` by the laws below,
-so that a bigger model is one changed number away. A *scale* is a named preset of that dial together with
-the few choices that depend on the machine. Laws and constants are those of the nanochat recipe; the batch
-law is arXiv:2505.13738, the weight-decay law arXiv:2405.13698.
+Width, heads, tokens, batch, learning rates and weight decay all follow from `depth` by the laws
+below, so that a bigger model is one changed number away. A *scale* is a named preset of that dial
+together with the few choices that depend on the machine. Laws and constants are those of the
+nanochat recipe; the batch law is arXiv:2505.13738, the weight-decay law arXiv:2405.13698.
 """
 
 import math
@@ -21,7 +21,8 @@ REFERENCE_DECAY = 0.28
 class Scale:
     """A named preset. Units: tokens, characters, steps; `lr` values are for the reference width.
 
-    `train_tokens = 0` means "by the law": `tokens_per_param` x scaling parameters. `batch_tokens = 0` likewise.
+    `train_tokens = 0` means "by the law": `tokens_per_param` x scaling parameters. `batch_tokens =
+    0` likewise.
     """
 
     name: str
@@ -186,7 +187,7 @@ def get_scale(name: str, **overrides) -> Scale:
     for key in overrides:
         if key not in fields or key == "name":
             raise ChatlibError(
-                f"A scale has no setting {key!r}; its settings are {', '.join(f for f in fields if f != 'name')}."
+                f"A scale has no setting {key!r}; its settings are {', '.join(list(fields)[1:])}."
             )
     scale = replace(SCALES[name], **overrides)
     check_scale(scale)
@@ -270,8 +271,8 @@ def count_parameters(config: GPTConfig) -> Parameters:
 def flops_per_token(config: GPTConfig) -> float:
     """Floating-point operations to train on one token, forward and backward.
 
-    Six for each scaling parameter (two forward, four backward; arXiv:2001.08361), and twelve for each
-    channel and visible key of every layer's attention (arXiv:2204.02311, appendix B).
+    Six for each scaling parameter (two forward, four backward; arXiv:2001.08361), and twelve for
+    each channel and visible key of every layer's attention (arXiv:2204.02311, appendix B).
     """
     dense = 6 * count_parameters(config).scaling
     keys = sum(

@@ -23,9 +23,9 @@ from chatlib.runs import Metrics, Run, home
 class Schedule:
     """Learning rate, momentum and weight decay as functions of the step.
 
-    The rate warms up linearly, stays flat, then falls linearly to `final_lr` over the last `warmdown` of the
-    steps. Muon's momentum rises to its peak and eases off while the rate falls; weight decay follows a
-    half cosine to zero.
+    The rate warms up linearly, stays flat, then falls linearly to `final_lr` over the last
+    `warmdown` of the steps. Muon's momentum rises to its peak and eases off while the rate falls;
+    weight decay follows a half cosine to zero.
     """
 
     steps: int
@@ -56,7 +56,8 @@ class Schedule:
 
 @dataclass
 class Job:
-    """All that the loop needs to know: what to train, on what, for how long, and what to look at meanwhile."""
+    """All that the loop needs to know: what to train, on what, for how long, and what to look at
+    meanwhile."""
 
     run: Run
     stage: str
@@ -75,7 +76,8 @@ class Job:
 
 
 def compiled(model: GPT) -> Callable:
-    """The model compiled by torch, with a cache that outlives the process; as it is where no compiler is at hand."""
+    """The model compiled by torch, with a cache that outlives the process; as it is where no
+    compiler is at hand."""
     if os.environ.get("CHATLIB_COMPILE", "1") == "0":
         return model
     on_gpu = next(model.parameters()).is_cuda
@@ -91,9 +93,10 @@ def compiled(model: GPT) -> Callable:
 def train(job: Job, dist: Distributed) -> dict:
     """Run the loop to its last step, from the newest checkpoint if there is one.
 
-    Each step: gather the micro-batches, count their targets over all processes, accumulate gradients of the
-    summed loss divided by that count, update. So one process with many micro-batches and many processes
-    with few compute the same step, and rows with few targets weigh no more than their targets.
+    Each step: gather the micro-batches, count their targets over all processes, accumulate
+    gradients of the summed loss divided by that count, update. So one process with many
+    micro-batches and many processes with few compute the same step, and rows with few targets weigh
+    no more than their targets.
     """
     metrics = Metrics(job.run.metrics_path(job.stage))
     start, spent = _resume(job, dist)
@@ -110,13 +113,15 @@ def train(job: Job, dist: Distributed) -> dict:
         meter.step(step + 1, loss, tokens)
         if dist.rank == 0:
             metrics.log(
-                step=step + 1, loss=loss, grad_norm=norm, lr=job.schedule.lr(step), tokens=meter.tokens,
-                seconds=meter.seconds, tokens_per_s=meter.rate, **(job.stats() if job.stats else {}),
+                step=step + 1, loss=loss, grad_norm=norm, lr=job.schedule.lr(step),
+                tokens=meter.tokens, seconds=meter.seconds, tokens_per_s=meter.rate,
+                **(job.stats() if job.stats else {}),
             )  # fmt: skip
         done = step + 1 == job.schedule.steps
         if not math.isfinite(loss):
             raise ChatlibError(
-                f"The loss became {loss} at step {step + 1}: the run diverged; lower the learning rate and start again."
+                f"The loss became {loss} at step {step + 1}: the run diverged; "
+                "lower the learning rate and start again under another run name."
             )
         if step + 1 in job.evaluate_at or done:
             _look(job, dist, metrics, step + 1, meter)
@@ -141,7 +146,8 @@ def train(job: Job, dist: Distributed) -> dict:
 def training_step(
     job: Job, forward, batches, step: int, dist: Distributed
 ) -> tuple[float, float, int]:
-    """One update. Returns the mean loss in nats, the gradient's norm, and the tokens read by all processes."""
+    """One update. Returns the mean loss in nats, the gradient's norm, and the tokens read by all
+    processes."""
     micro = [next(batches) for _ in range(job.micro_batches)]
     count = torch.stack([(targets >= 0).sum() for _, targets, *_ in micro]).sum().float()
     if dist.world_size > 1:
@@ -207,7 +213,8 @@ class Meter:
             left = (self.steps - step) * tokens / self.rate if self.rate else float("nan")
             eta = f"{left // 60:.0f}:{left % 60:02.0f}" if left == left else "…"
             print(
-                f"step {step:>5}/{self.steps}  loss {loss:.4f}  {self.rate:>8,.0f} tok/s  ETA {eta}",
+                f"step {step:>5}/{self.steps}  loss {loss:.4f}  "
+                f"{self.rate:>8,.0f} tok/s  ETA {eta}",
                 flush=True,
             )
 

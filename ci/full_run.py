@@ -1,8 +1,8 @@
 """Execute the five run notebooks in order: `python -m ci.full_run --scale laptop|gpu|node`.
 
-Each notebook trains one stage and shows what came of it. A notebook that finished is not run again; one that
-was killed starts over and its stage carries on from its newest checkpoint. The executed notebooks are the
-record of the run and stand in its folder.
+Each notebook trains one stage and shows what came of it. A notebook that finished is not run again;
+one that was killed starts over and its stage carries on from its newest checkpoint. The executed
+notebooks are the record of the run and stand in its folder.
 """
 
 import argparse
@@ -74,7 +74,8 @@ def full_run(scale: str, name: str, parameters: dict[str, str], fresh: bool = Fa
         done = run.manifest.get("notebooks", {})
         if notebook in done and (run.notebooks_dir / f"{notebook}.ipynb").exists():
             print(
-                f"[{i}/{len(NOTEBOOKS)}] {notebook}: finished earlier in {done[notebook] / 60:.1f} minutes"
+                f"[{i}/{len(NOTEBOOKS)}] {notebook}: finished earlier, "
+                f"in {done[notebook] / 60:.1f} minutes"
             )
             continue
         print(f"[{i}/{len(NOTEBOOKS)}] {notebook}", flush=True)

@@ -129,12 +129,10 @@ def test_the_thread_runs_through_the_world():
 def test_equations_in_documents_are_true():
     equation, found = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)"), 0
     for document in TRAIN[:3000]:
-        for a, sign, b, c in re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)", document.text):
-            assert {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign] == int(
-                c
-            )
-            if sign != "*":
-                assert not arithmetic.held_out(sign, int(a), int(b))
+        for left, sign, right, result in equation.findall(document.text):
+            a, b, c = int(left), int(right), int(result)
+            assert {"+": a + b, "-": a - b, "*": a * b}[sign] == c
+            assert sign == "*" or not arithmetic.held_out(sign, a, b)
             found += 1
     assert found > 3000
 
@@ -255,7 +253,7 @@ def test_three_facts_in_four_are_asked():
 
 def test_bytes_are_the_same_everywhere():
     text = "\0".join(d.text for d in TRAIN[:1000])
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "to be filled in"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "d8ea3565bffaf581"
 
 
 def test_wrong_names_get_a_sentence():

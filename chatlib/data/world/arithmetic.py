@@ -42,12 +42,17 @@ def _is_held_out(sign: str, record: Record) -> bool:
     return held_out(sign, int(record["a"]), int(record["b"]))
 
 
+def _counts_many(record: Record) -> bool:
+    """Whether nothing is counted as one, so that plurals read well."""
+    return "1" not in (record["a"], record["b"], record["c"])
+
+
 def _gain_then_lose() -> list[Record]:
     return [
         {"a": str(a), "b": str(b), "c": str(a + b), "d": str(d), "e": str(a + b - d)}
         for a in range(2, 31)
         for b in range(2, 21)
-        for d in range(1, min(a + b, 21))
+        for d in range(2, min(a + b - 1, 21))
         if not held_out("+", a, b) and not held_out("-", a + b, d)
     ]
 
@@ -57,7 +62,7 @@ def _times_then_gain() -> list[Record]:
         {"a": str(a), "b": str(b), "c": str(a * b), "d": str(d), "e": str(a * b + d)}
         for a in range(2, 10)
         for b in range(2, 10)
-        for d in range(1, 19)
+        for d in range(2, 19)
         if not held_out("+", a * b, d)
     ]
 
@@ -77,14 +82,17 @@ BOXES = read_table(
 
 POOLS = {
     "sum": Pool(r for r in SUMS if not _is_held_out("+", r)),
+    "word-sum": Pool(r for r in SUMS if not _is_held_out("+", r) and _counts_many(r)),
     "long-sum": Pool(
         r for r in SUMS if not _is_held_out("+", r) and int(r["a"]) > 10 and int(r["b"]) > 10
     ),
     "difference": Pool(r for r in DIFFERENCES if not _is_held_out("-", r)),
+    "word-difference": Pool(r for r in DIFFERENCES if not _is_held_out("-", r) and _counts_many(r)),
     "long-difference": Pool(
         r for r in DIFFERENCES if not _is_held_out("-", r) and int(r["b"]) > 10
     ),
     "product": Pool(PRODUCTS),
+    "word-product": Pool(r for r in PRODUCTS if _counts_many(r)),
     "gain-lose": Pool(_gain_then_lose()),
     "times-gain": Pool(_times_then_gain()),
     "thing": Pool(THINGS),
@@ -120,7 +128,7 @@ RULES = {
     ],
     "table_row": [
         "<n:product>{n.a} times {n.b} is {n.c}.",
-        "<n:product>{n.a} * {n.b} = {n.c}, for {n.a} times {n.b} is {n.c}.",
+        "<n:product>{n.a} times {n.b} is {n.c}: {n.a} * {n.b} = {n.c}.",
     ],
     "worked": [
         (3, "<n:sum>What is {n.a} + {n.b}? {work_sum}. So {n.a} + {n.b} = {n.c}."),
@@ -139,9 +147,9 @@ RULES = {
     "work_sum": [WORKED_SUM],
     "work_difference": [WORKED_DIFFERENCE],
     "problem": [
-        (4, "<c:child><t:thing><n:sum>{gain} {work_sum}. {now_has}"),
-        (4, "<c:child><t:thing><n:difference>{loss} {work_difference}. {now_has}"),
-        (2, "<c:child><t:thing><n:product><b:box>{multiply} {n.a} * {n.b} = {n.c}. {in_all}"),
+        (4, "<c:child><t:thing><n:word-sum>{gain} {work_sum}. {now_has}"),
+        (4, "<c:child><t:thing><n:word-difference>{loss} {work_difference}. {now_has}"),
+        (2, "<c:child><t:thing><n:word-product><b:box>{multiply} {n.a} * {n.b} = {n.c}. {in_all}"),
         (
             2,
             "<c:child><t:thing><n:gain-lose>{gain} Then {c.he} [loses|sells|gives away] {n.d}. "
@@ -154,12 +162,12 @@ RULES = {
         ),
         (
             2,
-            "<c:cast><t:thing><n:sum>{c.name} has {n.a} {t.things} and {c.friend} has {n.b}. How "
-            "many do they have together? {work_sum}. Together they have {n.c} {t.things}.",
+            "<c:cast><t:thing><n:word-sum>{c.name} has {n.a} {t.things} and {c.friend} has {n.b}. "
+            "How many do they have together? {work_sum}. Together they have {n.c} {t.things}.",
         ),
         (
             2,
-            "<c:cast><t:thing><n:difference>{c.name} has {n.a} {t.things} and {c.friend} has "
+            "<c:cast><t:thing><n:word-difference>{c.name} has {n.a} {t.things} and {c.friend} has "
             "{n.b}. How many more does {c.name} have? {work_difference}. {c.name} has {n.c} more.",
         ),
     ],

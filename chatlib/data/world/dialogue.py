@@ -26,8 +26,8 @@ RULES = {
         '{o.thing}," said {c.friend}.',
         '<p:place>"Where are you going?" asked {c.name}.\n"To the {p.place}," said {c.friend}. '
         '"[Come with me|It is a fine day for it|Somebody is waiting for me]."',
-        '<a:animal>"Did you see the {a.animal}?" asked {c.name}.\n"[Yes, it was|No, is it] '
-        '{a.adjective}[, as always|]," said {c.friend}.',
+        '<a:animal>"Did you see the {a.animal}?" asked {c.name}.\n"[Yes, {a.adjective} as '
+        'always|Only its tracks|No, it is asleep in the barn]," said {c.friend}.',
         '<f:food>"Are you hungry?" asked {c.name}. "I have {f.food}."\n"[Always|I could eat a '
         'horse|Not any more]," said {c.friend}.',
     ],

@@ -129,7 +129,7 @@ RELATIONS = [
         """
         The atomic number of {x.element} is {x.number}.
         Element number {x.number} is {x.element}.
-        An atom of {x.element} has a number of protons equal to {x.number}.
+        The number of protons in an atom of {x.element} is {x.number}.
         {x.Element} sits in the periodic table at number {x.number}.
         """,
         """

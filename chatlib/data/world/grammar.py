@@ -101,7 +101,8 @@ TOKEN = re.compile(r"<(\w+):([\w-]+)>|\{(\w+)\.(\w+)\}|\{(\w+)\}|([\[|\]])|([^<{
 class Grammar:
     """Compiled rules over pools.
 
-    rules: rule name -> alternatives, each a template or a pair (weight, template).
+    rules: rule name -> alternatives, each a template or a pair (weight, template). A rule may lead
+        back to itself only after it has written something.
     pools: pool name -> Pool.
     """
 

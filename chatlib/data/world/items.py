@@ -81,9 +81,7 @@ def schema_item(uniform: Uniform) -> dict:
         ending = f'"Thank you, {pair["friend"]}," said {pair["name"]}.'
     else:
         wrong = pick(uniform, [t["thing"] for t in THINGS if t["thing"] != thing])
-        stem = (
-            f"{pair['name']} could not find {pair['his']} {{}} anywhere. They found a goat asleep"
-        )
+        stem = f"{pair['name']} could not find {pair['his']} {{}} anywhere. They found it asleep"
         contexts = [stem.format(name) for name in (thing, wrong)]
         ending = f"beside the {thing}."
     gold = int(uniform() * 2)

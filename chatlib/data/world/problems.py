@@ -43,6 +43,9 @@ PAIRS = {
     for split in ("train", "validation")
     for sign, records in _RECORDS.items()
 }
+WORD_PAIRS = {
+    key: [(a, b) for a, b in pairs if min(a, b) > 1 and a - b != 1] for key, pairs in PAIRS.items()
+}
 DIRECT = (
     "What is {sum}?",
     "How much is {sum}?",
@@ -111,7 +114,7 @@ def fact_problem(split: str, kind: str, uniform: Uniform) -> dict:
 
 def arithmetic_problem(split: str, kind: str, uniform: Uniform) -> dict:
     sign = pick(uniform, "+-")
-    a, b = pick(uniform, PAIRS[split, sign])
+    a, b = pick(uniform, (PAIRS if kind == "arithmetic_direct" else WORD_PAIRS)[split, sign])
     result = a + b if sign == "+" else a - b
     expression = f"{a} {sign} {b}"
     if kind == "arithmetic_direct":

@@ -1,7 +1,7 @@
 """Stories: two children, a place, a thing, and something that happens because of something else."""
 
 from chatlib.data.world.grammar import Pool, Record
-from chatlib.data.world.tables import read_table, stable_hash, with_article, words
+from chatlib.data.world.tables import TOWNS, read_table, stable_hash, with_article, words
 
 GIRLS = words(
     "Ida Mara Tilda Nora Pia Lotte Rosa Anna Mila Juno Wren Kaya Elsie Saskia Freya Lucy Hazel Ruby"
@@ -44,6 +44,14 @@ THINGS = read_table(
     puppet, painted
     """,
 )
+_LIGHT = words("kite mitten umbrella scarf hat map puppet book")
+INVENTIONS = read_table(
+    "invention",
+    """
+    a kite; a boat; a water wheel; a music box; a sled; a wooden horse; a flying machine; a drum
+    a weather vane; a lamp; a cart with three wheels; a paper dragon
+    """,
+)
 ANIMALS = read_table(
     "animal adjective",
     """
@@ -60,6 +68,7 @@ FOODS = read_table(
     a pot of porridge; a plate of pancakes; a slice of cake; a basket of cherries; a gingerbread man
     """,
 )
+_BAKED = words("bread cake pie tart man")
 ELDERS = [
     {"elder": name, **(_SHE if sex == "f" else _HE)}
     for name, sex in [
@@ -71,7 +80,10 @@ ELDERS = [
 
 
 def _described(records: list[Record], noun: str) -> list[Record]:
-    return [r | {"a": with_article(r["adjective"] + " " + r[noun])} for r in records]
+    return [
+        r | {"a": with_article(r["adjective"] + " " + r[noun]), "plain": with_article(r[noun])}
+        for r in records
+    ]
 
 
 POOLS = {
@@ -79,8 +91,14 @@ POOLS = {
     "cast": Pool(r for r in CAST if not pair_is_held_out(r["name"], r["friend"])),
     "place": Pool(PLACES),
     "object": Pool(_described(THINGS, "thing")),
+    "light-object": Pool(_described([t for t in THINGS if t["thing"] in _LIGHT], "thing")),
+    "invention": Pool(INVENTIONS),
+    "town": Pool({"town": town} for town in TOWNS),
     "animal": Pool(_described(ANIMALS, "animal")),
     "food": Pool(FOODS),
+    "baked": Pool(
+        r for r in FOODS if r["food"].split()[-1] in ("bread", "cake", "pie", "tart", "man")
+    ),
     "elder": Pool(ELDERS),
     "monster": Pool({"monster": m} for m in ("ghost", "giant", "water spirit", "dragon", "witch")),
 }
@@ -92,11 +110,16 @@ PHRASES = {
         "[Before breakfast|After school|Long before sunrise|When the rain stopped]",
     ],
     "glad": ["[glad|happy|proud|full of joy]", "[as happy as a lark|pleased]"],
-    "said": ["[said|answered|whispered|called]"],
+    "said": ["[said|whispered|cried|called]"],
     "laughed": ["They [both laughed|laughed until it hurt|laughed all the way home]."],
     "the_end": [
         "That night {c.name} [slept well|dreamed of it|lay awake and smiled].",
         "{c.name} and {c.friend} have been friends ever since.",
+        "If you go there, you can still [see the place|hear them laugh|find the marks].",
+        "{c.friend} says that it was [a Tuesday|all {c.his} doing|the best day of the year].",
+        "After that, [nothing was too hard for them|they were never bored|it was time for supper].",
+        "[The moon|A star|The cat on the wall] had seen it all and kept [quiet|the secret].",
+        "{c.name} wrote it down [in a notebook|on the wall], so that it stays true.",
         "From that day on, {c.name} and {c.friend} [went everywhere together|shared everything].",
         "[And that was that.|Nobody in the village ever forgot it.|They still tell the story "
         "today.]",

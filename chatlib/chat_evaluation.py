@@ -104,7 +104,7 @@ def score_problems(engine: Engine, problems: Sequence[Problem], max_tokens: int 
 
 
 def _accuracy(right: np.ndarray) -> dict:
-    low, high = wilson_interval(right.sum(), len(right))
+    low, high = wilson_interval(float(right.sum()), len(right))
     return {
         "accuracy": float(right.mean()),
         "interval": [round(low, 4), round(high, 4)],

@@ -152,8 +152,9 @@ def split_batch(plan: Plan, dist: Distributed) -> tuple[int, int]:
     share, rest = divmod(plan.batch_tokens, dist.world_size * plan.scale.sequence_len)
     if rest or not share:
         raise ChatlibError(
-            f"A batch of {plan.batch_tokens} tokens cannot be split over {dist.world_size} processes "
-            f"in whole rows of {plan.scale.sequence_len}; use fewer processes or a larger batch."
+            f"A batch of {plan.batch_tokens} tokens cannot be split over "
+            f"{dist.world_size} processes in whole rows of {plan.scale.sequence_len}; "
+            "use fewer processes or a larger batch."
         )
     rows = plan.scale.device_batch
     if not rows and dist.device.type == "cuda":
@@ -208,9 +209,9 @@ def announce(plan: Plan, slow: bool, dist: Distributed, rows: int, micro_batches
     """Say what is about to happen."""
     print(
         f"Pretraining {plan.parameters.total / 1e6:.2f}M parameters (depth {plan.config.n_layer}, "
-        f"width {plan.config.n_embd}) on {plan.tokens / 1e6:,.2f}M tokens: {plan.steps:,} steps of "
-        f"{plan.batch_tokens:,} tokens = {dist.world_size} processes x {micro_batches} micro-batches "
-        f"x {rows} rows of {plan.scale.sequence_len}.",
+        f"width {plan.config.n_embd}) on {plan.tokens / 1e6:,.2f}M tokens: {plan.steps:,} steps "
+        f"of {plan.batch_tokens:,} tokens = {dist.world_size} processes x {micro_batches} "
+        f"micro-batches x {rows} rows of {plan.scale.sequence_len}.",
         flush=True,
     )
     if slow and plan.scale.train_tokens_slow:

@@ -165,11 +165,9 @@ class Tokenizer:
         `texts` is streamed. The first `doc_chars` characters of each are read, `max_chars` in all.
         Raises ChatlibError for no text, too small a vocabulary, or too little text for it.
         """
-        smallest = 256 + len(SPECIAL_TOKENS)
-        if vocab_size < smallest:
-            raise ChatlibError(
-                f"A vocabulary of {vocab_size} is too small: ask for at least {smallest}."
-            )
+        least = 256 + len(SPECIAL_TOKENS)
+        if vocab_size < least:
+            raise ChatlibError(f"A vocabulary of {vocab_size} is too small: the least is {least}.")
         pattern = split_pattern(max_digits)
         documents = _documents(texts, max_chars, doc_chars, progress)
         trainer = rustbpe.Tokenizer()
@@ -261,7 +259,8 @@ class Tokenizer:
     def to_huggingface(self, path: str | Path) -> None:
         """Write a `tokenizer.json` that the `tokenizers` library loads, with the same ids.
 
-        The one difference: that library turns text that spells a special token into that token.
+        That library reads the names of special tokens in text as these tokens, unless its
+        `encode_special_tokens` is set.
         """
         letters = dict(enumerate(_byte_letters()))
         spell = {token: token.decode("latin-1").translate(letters) for token in self.ranks}

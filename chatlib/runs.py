@@ -36,19 +36,19 @@ def home() -> Path:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, setting: str = "CHATLIB_HOME") -> Iterator[None]:
     """Turn the operating system's refusals to write under `path` into one sentence."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ChatlibError(
-                f"No space is left for {path}: free some, or set CHATLIB_HOME to a folder on "
+                f"No space is left for {path}: free some, or set {setting} to a folder on "
                 "another disk, and give the same command again."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise ChatlibError(
-                f"{path} cannot be written to: set CHATLIB_HOME to a folder that you own."
+                f"{path} cannot be written to: set {setting} to a folder that you own."
             ) from error
         raise
 

@@ -53,7 +53,8 @@ def build(site: Path, output: Path) -> int:
     """Make pages of the sources in `site`, in `output`/_build/html; every warning is an error."""
     shutil.rmtree(output / "_build" / "html", ignore_errors=True)
     shutil.rmtree(output / "_build" / ".doctrees", ignore_errors=True)
-    command = ("-m", "jupyter_book.cli.main", "build", site, "--path-output", output)
+    entry = "from jupyter_book.cli.main import main; main()"  # what `jupyter-book` itself runs
+    command = ("-c", entry, "build", site, "--path-output", output)
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "NO_COLOR": "1"}
     return run(sys.executable, *command, "-W", "--keep-going", "-n", "-q", env=environment)
 

@@ -58,7 +58,7 @@ class Source:
         return f"# {self.caption}\n{self.code}"
 
     def _repr_markdown_(self) -> str:
-        return f"```python\n{self.code}\n```\n\n`{self.caption}`"
+        return f"```python\n{self.code}\n```\n\n*{self.caption}*"
 
 
 def show_source(obj: object, *names: str, highlight: str | tuple[str, ...] = ()) -> Source:

@@ -28,7 +28,10 @@ function draw(svg, data, width, chosen) {
     node("line", { x1: box.left, x2: width - box.right, y1: y(v), y2: y(v), stroke: "var(--cl-line)" }, svg);
     node("text", { x: box.left - 8, y: y(v) + 4, "text-anchor": "end" }, svg, v.toFixed(stride < 1 ? 1 : 0));
   }
-  for (let step = 0; step <= last; step = step ? step * 10 : 1) {
+  const ticks = [0];
+  for (let step = 1; step <= last; step *= 10) ticks.push(step);
+  if (x(last) - x(ticks.at(-1)) > 45) ticks.push(last);
+  for (const step of ticks) {
     node("text", { x: x(step), y: height - 22, "text-anchor": "middle" }, svg, step.toLocaleString("en"));
   }
   node("text", { x: (width + box.left) / 2, y: height - 4, "text-anchor": "middle" }, svg, "training step");

@@ -26,8 +26,9 @@ class Explorer(anywidget.AnyWidget):
     alt = traitlets.Unicode().tag(sync=True)
 
     def __init_subclass__(cls, **kwargs):
-        script = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower() + ".js"
-        cls._esm = (HERE / script).read_text(encoding="utf8")
+        if not hasattr(cls, "_esm"):
+            script = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower() + ".js"
+            cls._esm = (HERE / script).read_text(encoding="utf8")
         super().__init_subclass__(**kwargs)
 
     def __repr__(self) -> str:

@@ -1,0 +1,200 @@
+"""The built pages in a real browser: nothing is asked of the network, nothing is broken."""
+
+import functools
+import http.server
+import shutil
+import threading
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from ci import book, hygiene, normalize, notebooks
+from ci._venv import ROOT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TOC = "format: jb-book\nroot: book/index\nchapters:\n- file: book/page\n- file: book/back/setup\n"
+TEXT = """# A page
+
+It has math, $H = -\\sum_i p_i \\log_2 p_i$, a source, a figure and a widget.
+"""
+SETUP = """\
+import matplotlib.pyplot as plt
+from chatlib import errors
+from chatlib.notebook.display import show_source
+from chatlib.notebook.plots import figure, finding, label_level, style
+from chatlib.notebook.widget import LossExplorer
+style()
+"""
+FIGURE = """\
+fig, ax = plt.subplots()
+ax.plot([1, 2, 3], [3, 2, 1.5])
+label_level(ax, 1.2, "floor")
+finding("It falls")
+figure(caption="It falls, $L = 1$ apart.", alt="a falling line")
+"""
+WIDGET = """\
+rows = [{"step": s, "val_bpb": 1 + 7 / (1 + s), "sample": f"sample {s}"} for s in (0, 1, 3, 10, 30)]
+LossExplorer(rows, floor=1.0, baselines={"xz": 2.3})
+"""
+
+
+@pytest.fixture(scope="module")
+def page() -> nbformat.NotebookNode:
+    """A notebook with one of each, run."""
+    cell = nbformat.v4.new_code_cell
+    shown = cell("show_source(errors.ChatlibError)", metadata={"tags": ["remove-input"]})
+    cells = [nbformat.v4.new_markdown_cell(TEXT), cell(SETUP), shown, cell(FIGURE), cell(WIDGET)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute(cwd=str(ROOT))
+    return normalize.normalize(notebook, "page.ipynb")
+
+
+@pytest.fixture(scope="module")
+def site(page, tmp_path_factory) -> Path:
+    """A small book with the real settings, styles and first page; its folder of HTML."""
+    folder = tmp_path_factory.mktemp("book")
+    book.assemble(folder / "site", executed=None)
+    (folder / "site" / "_toc.yml").write_text(TOC)
+    notebooks.write(folder / "site" / "book" / "page.ipynb", page)
+    assert book.build(folder / "site", folder) == 0
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: install it to test the pages in a browser")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def served(site):
+    """The same folder over http."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
+    handler.log_message = lambda *_: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+class Visit:
+    """A page opened, with everything it asked for and complained of."""
+
+    def __init__(self, browser, base: str, path: str, theme: str = "light", width: int = 1280):
+        context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": 900})
+        self.page = context.new_page()
+        self.outside, self.complaints = [], []
+        own = (base, "data:", "blob:")
+        self.page.on("request", lambda r: r.url.startswith(own) or self.outside.append(r.url))
+        self.page.on("requestfailed", lambda r: self.complaints.append(f"failed: {r.url}"))
+        self.page.on(
+            "response", lambda r: r.status >= 400 and self.complaints.append(f"{r.status} {r.url}")
+        )
+        self.page.on("console", lambda m: m.type == "error" and self.complaints.append(m.text))
+        self.page.on("pageerror", lambda e: self.complaints.append(str(e)))
+        self.page.goto(f"{base}/{path}")
+        self.page.wait_for_load_state("networkidle")
+
+    def scrolls_sideways(self) -> bool:
+        return self.page.evaluate(
+            "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+        )
+
+
+PAGES = ("book/index.html", "book/page.html", "book/back/setup.html", "search.html?q=python")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_a_page_asks_nothing_of_the_network(browser, site, served, scheme, path):
+    visit = Visit(browser, site.as_uri() if scheme == "file" else served, path)
+    assert visit.outside == []
+    assert visit.complaints == []
+
+
+@pytest.mark.slow
+def test_the_browser_test_would_notice(browser, site):
+    spoiled = site / "spoiled.html"
+    spoiled.write_text(
+        '<script src="https://example.invalid/x.js"></script><script>nope()</script>'
+    )
+    visit = Visit(browser, site.as_uri(), spoiled.name)
+    assert visit.outside == ["https://example.invalid/x.js"]
+    assert len(visit.complaints) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES[:3])
+def test_a_page_fits_a_phone(browser, site, theme, path):
+    visit = Visit(browser, site.as_uri(), path, theme, width=390)
+    assert visit.page.evaluate("document.documentElement.dataset.theme") == theme
+    assert not visit.scrolls_sideways()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_widget_works_without_a_kernel(browser, site, theme):
+    page = Visit(browser, site.as_uri(), "book/page.html", theme).page
+    panel = page.locator(".cl-loss-explorer .cl-panel")
+    assert "Step 30" in panel.inner_text() and "sample 30" in panel.inner_text()
+    plot = page.locator(".cl-loss-explorer [role=slider]")
+    plot.press("ArrowLeft")
+    assert "sample 10" in panel.inner_text()
+    plot.press("Home")
+    assert plot.get_attribute("aria-valuenow") == "0"
+    plot.hover(position={"x": plot.bounding_box()["width"] - 15, "y": 50})
+    assert "sample 30" in panel.inner_text()
+
+
+@pytest.mark.slow
+def test_math_figures_and_source_are_there(browser, site):
+    page = Visit(browser, site.as_uri(), "book/page.html").page
+    assert page.locator("mjx-container").count() == 2
+    picture = page.locator("div.cell_output img")
+    assert picture.get_attribute("alt") == "a falling line"
+    assert picture.evaluate("img => img.complete && img.naturalWidth > 0")
+    assert "class ChatlibError(Exception):" in page.locator("div.highlight").all_inner_texts()[1]
+    assert "chatlib/errors.py, lines" in page.locator("article").inner_text()
+
+
+@pytest.mark.slow
+def test_figures_are_inverted_where_the_page_is_dark(browser, site):
+    look = "img => getComputedStyle(img).filter"
+    seen = {
+        theme: Visit(browser, site.as_uri(), "book/page.html", theme)
+        .page.locator("div.cell_output img")
+        .evaluate(look)
+        for theme in ("light", "dark")
+    }
+    assert seen["light"] == "none"
+    assert seen["dark"].startswith("invert")
+
+
+def test_the_page_is_fit_to_be_committed(page, tmp_path):
+    path = tmp_path / "page.ipynb"
+    notebooks.write(path, page)
+    assert hygiene.problems(path) == []
+
+
+def test_running_it_again_leaves_no_difference(page):
+    again = nbformat.from_dict(page)
+    NotebookClient(again, kernel_name="python3", timeout=120).execute(cwd=str(ROOT))
+    assert notebooks.dumps(normalize.normalize(again, "page.ipynb")) == notebooks.dumps(page)

@@ -29,7 +29,7 @@ NOBODY = 65534  # the user id that owns nothing
 
 @dataclass(frozen=True)
 class Result:
-    """How a program ended: `ok` if it ran to its end, within its time, and exited with 0."""
+    """How a program ended: `ok` if it exited with 0, and within its time."""
 
     ok: bool
     output: str  # what it printed, errors included

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from chatlib.errors import ChatlibError
 from chatlib.model import GPTConfig
-from chatlib.scaling import Plan, count_parameters, flops_per_token
+from chatlib.scaling import Plan, Scale, count_parameters, flops_per_token, make_plan
 
 GB = 1e9
 
@@ -247,3 +247,36 @@ def estimate(
         memory=memory(plan.config, max(fitted, 1), gpus),
         error=rates.relative_error,
     )
+
+
+def describe(scale: Scale, device_name: str | None = None, gpus: int | None = None) -> str:
+    """What a scale comes to, in words and, where it has GPUs, projected onto devices."""
+    plan = make_plan(scale)
+    shape, count = plan.config, plan.parameters
+    lines = [
+        f"Scale {scale.name}: depth {shape.n_layer}, width {shape.n_embd}, {shape.n_head} heads of "
+        f"{shape.head_dim}, context {shape.sequence_len}, vocabulary {shape.vocab_size:,}",
+        f"  parameters {count.total / 1e6:,.2f}M, of which {count.scaling / 1e6:,.2f}M count for "
+        "scaling",
+        f"  tokens     {plan.tokens / 1e6:,.1f}M = {plan.steps:,} steps of {plan.batch_tokens:,}",
+        f"  compute    {plan.flops:.2e} FLOP ({plan.flops_per_token:.3e} a token)",
+    ]
+    gpus = gpus or scale.gpus
+    if not gpus:
+        return "\n".join(lines)
+    lines += [
+        "",
+        "projected, not run:",
+        f"  {'device':<12}rows  memory GB  s/step    hours  dollars",
+    ]
+    for device in [get_device(device_name)] if device_name else DEVICES.values():
+        guess = estimate(plan, device, gpus)
+        if not guess.fits:
+            lines.append(f"  {gpus} x {device.name:<9} does not fit; use a smaller depth")
+            continue
+        low, high = guess.hours * (1 - guess.error), guess.hours * (1 + guess.error)
+        lines.append(
+            f"  {gpus} x {device.name:<9}{guess.rows:>3}  {guess.memory.total / GB:>9.1f}  "
+            f"{guess.step.total:>6.3f}  {low:.2f}-{high:.2f}  {guess.dollars:>7.0f}"
+        )
+    return "\n".join(lines)

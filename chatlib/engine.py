@@ -7,7 +7,6 @@ the machinery, and `Engine.generate`, `Engine.generate_batch` and `chatlib.batch
 around it.
 """
 
-import codecs
 import random
 import shutil
 from collections import deque
@@ -18,11 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from chatlib.conversation import PARTS
 from chatlib.errors import ChatlibError
 from chatlib.kv_cache import KVCache
 from chatlib.model import GPT
 from chatlib.sampling import Sampling, choose
-from chatlib.tokenizer import SPECIAL_TOKENS, Tokenizer
+from chatlib.tokenizer import StreamDecoder, Tokenizer
 from chatlib.tools import calculate
 
 BUCKET = 64  # a compiled step sees a cache whose length is 64, 128, 256, ...
@@ -65,7 +65,7 @@ class Reply:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self._forced: deque[int] = deque()
+        self.forced: deque[int] = deque()  # what a tool has said and is not written yet
         self._call: list[int] | None = None  # ids of the tool call being written
 
     @property
@@ -74,8 +74,8 @@ class Reply:
 
     def take(self, sampled: int, engine: "Engine") -> tuple[int, bool]:
         """Write the next token: the forced one if there is one, else the sampled one."""
-        forced = bool(self._forced)
-        token = self._forced.popleft() if forced else sampled
+        forced = bool(self.forced)
+        token = self.forced.popleft() if forced else sampled
         self.tokens.append(token)
         self.mask.append(int(not forced))
         if token in engine.stops and not forced:
@@ -93,7 +93,7 @@ class Reply:
             result = calculate(engine.tokenizer.decode(self._call))
             if result is not None:
                 said = engine.tokenizer.encode(result)
-                self._forced.extend([engine.output_start, *said, engine.output_end])
+                self.forced.extend([engine.output_start, *said, engine.output_end])
             self._call = None
         elif self._call is not None:
             self._call.append(token)
@@ -214,25 +214,22 @@ class Writer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer, self.kind = tokenizer, "text"
-        self._turns = {
-            tokenizer.special("<|python_start|>"): "python",
-            tokenizer.special("<|output_start|>"): "python_output",
-        }
-        self._specials = {tokenizer.special(name) for name in SPECIAL_TOKENS}
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._opens = {tokenizer.special(name): kind for kind, (name, *_) in PARTS.items() if name}
+        self._specials = set(tokenizer.special_ids.values())
+        self._decoder = StreamDecoder()
 
     def push(self, token: int) -> list[tuple[str, str]]:
         """The (kind, text) pieces that this token completes; often one, sometimes none."""
         if token not in self._specials:
-            text = self._decoder.decode(self.tokenizer.id_to_bytes(token))
+            text = self._decoder.push(self.tokenizer.id_to_bytes(token))
             return [(self.kind, text)] if text else []
         rest = self.finish()
-        self.kind = self._turns.get(token, "text")
+        self.kind = self._opens.get(token, "text")
         return rest
 
     def finish(self) -> list[tuple[str, str]]:
         """What was held back; bytes that never became a character show as U+FFFD."""
-        text = self._decoder.decode(b"", final=True)
+        text = self._decoder.flush()
         return [(self.kind, text)] if text else []
 
 
@@ -254,9 +251,15 @@ class Engine:
         self.output_end = tokenizer.special("<|output_end|>")
         self.stops = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}
         self.compiled = compile
-        if compile and self.device.type == "cpu" and not shutil.which("g++"):
-            raise ChatlibError("Compiling for the CPU needs g++; install it or leave compile off.")
-        self.decode = torch.compile(self._decode, dynamic=False) if compile else self._decode
+        self.decode = self._compile() if compile else self._decode
+
+    def _compile(self):
+        if self.device.type != "cpu":
+            return torch.compile(self._decode, dynamic=False, mode="reduce-overhead")
+        if not any(map(shutil.which, ("g++", "clang++", "cl"))):
+            raise ChatlibError("Compiling needs a C++ compiler: install g++ or leave compile off.")
+        # The C++ wrapper calls one kernel after the other without going back to Python.
+        return torch.compile(self._decode, dynamic=False, options={"cpp_wrapper": True})
 
     def check(self, prompt: Sequence[int]) -> None:
         """Refuse a prompt that leaves no room to answer."""
@@ -350,7 +353,7 @@ class Engine:
         ]
 
     def read(self, prompts: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
-        """Prefill: put prompts of one length into the cache -> the scores (B, V) of what is next."""
+        """Prefill: put prompts of one length into the cache -> scores (B, V) of what follows."""
         ids = torch.tensor(prompts, device=self.device)
         return self.model(ids, cache=cache)[:, -1]
 

@@ -66,9 +66,17 @@ class KVCache:
 
     def advance(self, n: int, embedding: Tensor) -> None:
         """Count the n tokens just stored; the smear will look back at their embedding (B, n, C)."""
-        self.previous = embedding[:, -1:]
+        self.chunk, self.previous = embedding, embedding[:, -1:]
         self.lengths = self.lengths + n
         self.end += n
+
+    def rewind(self, n: int) -> None:
+        """Forget the newest n tokens of every row; at least one of the last chunk must stay."""
+        stay = self.chunk.size(1) - n
+        assert stay > 0, f"the last chunk has {self.chunk.size(1)} tokens, so {n} is too many"
+        self.chunk, self.previous = self.chunk[:, :stay], self.chunk[:, stay - 1 : stay]
+        self.lengths = self.lengths - n
+        self.end -= n
 
     def expand(self, n: int) -> "KVCache":
         """A cache of n rows that all continue this cache's only row."""

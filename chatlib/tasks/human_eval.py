@@ -2,6 +2,7 @@
 
 import re
 
+from chatlib.sandbox import run_python
 from chatlib.tasks.base import Problem, Task, dialog, load_rows
 
 FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -24,8 +25,6 @@ def problem(row: dict) -> Problem:
     """{"prompt", "entry_point", "test", "canonical_solution"} -> a problem checked by its tests."""
 
     def check(reply: str) -> bool:
-        from chatlib.sandbox import run_python
-
         code = program(row["prompt"], row["entry_point"], reply)
         return run_python(f"{code}\n{row['test']}\ncheck({row['entry_point']})\n").ok
 

@@ -1,6 +1,12 @@
 """Several processes, one model: who am I, who else is there, and how to start them all."""
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,3 +62,61 @@ def cleanup() -> None:
     """Leave the group, if this process ever joined one."""
     if process_group.is_initialized():
         process_group.destroy_process_group()
+
+
+def launch(arguments: Sequence[str], nproc: int = 1, nnodes: int = 1, **rendezvous: str) -> None:
+    """Run `python ARGUMENTS` and show what it prints, line by line, as it comes.
+
+    nproc : processes on this machine; more than one are started by torchrun.
+    nnodes, rendezvous : torchrun's own flags for several machines, e.g. node_rank="1",
+        master_addr="10.0.0.1", master_port="29500".
+    Raises ChatlibError with the end of the log when the child fails. An interrupt reaches the child
+    first, which may save; whatever it leaves behind is killed with its whole process group.
+    """
+    command = [sys.executable, "-u"]
+    if nproc * nnodes > 1:
+        flags = {"nproc_per_node": nproc, "nnodes": nnodes, **rendezvous}
+        place = ["--standalone"] if nnodes == 1 else []
+        command += ["-m", "torch.distributed.run", *place]
+        command += [f"--{name}={value}" for name, value in flags.items()]
+    child = subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        bufsize=1,
+        start_new_session=os.name != "nt",
+    )
+    last: deque[str] = deque(maxlen=40)
+    try:
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            last.append(line)
+        if child.wait():
+            raise ChatlibError(_failure(arguments, child.returncode, list(last)))
+    except KeyboardInterrupt:
+        _signal_all(child, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=60)
+        raise
+    finally:
+        _signal_all(child, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _signal_all(child: subprocess.Popen, number: int) -> None:
+    """Send a signal to a child and everything it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.name == "nt":
+            child.kill()
+        else:
+            os.killpg(child.pid, number)
+
+
+def _failure(arguments: Sequence[str], code: int, last: list[str]) -> str:
+    """What went wrong, from the end of a log: the child's own sentence, or its traceback."""
+    said = [line for line in last if line.startswith("error: ")]
+    if said:
+        return said[-1].removeprefix("error: ").strip()
+    end = "".join(last).strip()
+    return f"`{' '.join(arguments)}` ended with exit code {code}; it said last:\n{end}"

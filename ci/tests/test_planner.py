@@ -1,0 +1,50 @@
+"""The planner: it must reproduce the run that is known before it may predict others."""
+
+import pytest
+
+from chatlib.errors import ChatlibError
+from chatlib.planner import describe, estimate, fitting_rows, get_device, memory, muon_flops
+from chatlib.scaling import get_scale, make_plan
+
+REFERENCE_SECONDS = 1.067  # a step of nanochat's run 6: d24, 8xH100, fp8, 16 rows a device
+
+
+def test_the_time_model_reproduces_the_reference_run():
+    guess = estimate(make_plan(get_scale("node")), get_device("H100"), gpus=8, rows=16)
+    assert guess.step.total == pytest.approx(REFERENCE_SECONDS, rel=guess.error)
+    assert guess.hours == pytest.approx(1.65, rel=0.05)
+    assert guess.mfu == pytest.approx(0.59, abs=0.03)
+    assert muon_flops(guess.plan.config) == pytest.approx(26.1e12, rel=0.02)
+    assert 0.500 < guess.step.gemm < 0.575
+    assert guess.step.attention == pytest.approx(0.142, rel=0.05)
+
+
+def test_bfloat16_is_slower_than_fp8_by_about_what_was_published():
+    plan = make_plan(get_scale("node"))
+    with_fp8, without = (estimate(plan, get_device("H100"), 8, 16, fp8=f) for f in (True, False))
+    assert 1.1 < without.step.total / with_fp8.step.total < 1.4
+
+
+@pytest.mark.parametrize("gigabytes", [8, 16, 24, 80, 141])
+def test_a_larger_card_takes_at_least_as_many_rows(gigabytes):
+    plan = make_plan(get_scale("gpu"))
+    rows = fitting_rows(plan.config, gigabytes * 1e9, plan.batch_tokens)
+    assert rows >= 1
+    assert memory(plan.config, rows).total <= gigabytes * 1e9
+    share = plan.batch_tokens // plan.config.sequence_len
+    assert share % rows == 0
+    more = memory(plan.config, rows * 2).total
+    assert rows == share or more > gigabytes * 1e9
+
+
+def test_what_does_not_fit_is_said():
+    deep = make_plan(get_scale("gpu", depth=32))
+    assert fitting_rows(deep.config, 8e9, deep.batch_tokens) == 0
+    assert "does not fit" in describe(get_scale("gpu", depth=32), "RTX 3070")
+
+
+def test_unknown_devices_are_refused():
+    with pytest.raises(ChatlibError, match="H100"):
+        get_device("abacus")
+    with pytest.raises(ChatlibError, match="gpus=0"):
+        estimate(make_plan(get_scale("node")), get_device("H100"), gpus=0)

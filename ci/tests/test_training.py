@@ -1,0 +1,159 @@
+"""The loop: its schedule, its equality over processes, its exact resume after being killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from chatlib import checkpoint
+from chatlib.runs import Metrics, Run
+from chatlib.training import Schedule
+
+TINY = ["--scale", "tiny"]
+
+
+def chatlib(home, *arguments, processes=1, check=True):
+    """Run the command line in a process of its own, as a reader does."""
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    environment = os.environ | {
+        "CHATLIB_HOME": str(home), "CHATLIB_COMPILE": "0", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [*command, "chatlib", *arguments], env=environment, capture_output=True, text=True
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def curve(home, run, stage="base"):
+    rows = Metrics(home / "runs" / run / "metrics" / f"{stage}.jsonl").rows()
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def weights(home, run, stage="base"):
+    return checkpoint.load_model(home / "runs" / run / stage).model_tensors
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home with a tokenizer and one run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("home")
+    for run in ("whole", "killed", "two"):
+        chatlib(folder, "tokenizer", "--run", run, *TINY)
+    chatlib(folder, "pretrain", "--run", "whole")
+    return folder
+
+
+def test_schedule_warms_up_stays_and_falls():
+    schedule = Schedule(steps=100, warmup=10, warmdown=0.5, final_lr=0.1)
+    assert [schedule.lr(s) for s in (0, 9, 10, 49)] == [0.1, 1.0, 1.0, 1.0]
+    assert schedule.lr(75) == pytest.approx(0.55)
+    assert schedule.lr(99) == pytest.approx(0.1 + 0.9 / 50)
+    assert schedule.momentum(0) == pytest.approx(0.85)
+    assert schedule.decay(0) == 1 and schedule.decay(100) == pytest.approx(0)
+
+
+def test_the_loss_falls(home):
+    losses = curve(home, "whole")
+    assert len(losses) == 40
+    assert losses[1] > 5 and losses[40] < 4
+
+
+@pytest.mark.slow
+def test_killed_ten_times_it_ends_bit_for_bit_the_same(home):
+    rng, kills = random.Random(7), 0
+    command = [sys.executable, "-m", "chatlib", "pretrain", "--run", "killed"]
+    environment = os.environ | {
+        "CHATLIB_HOME": str(home), "CHATLIB_COMPILE": "0", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    metrics = Metrics(home / "runs" / "killed" / "metrics" / "base.jsonl")
+    while kills < 10:
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        before, wanted = len(metrics.rows()), rng.randint(1, 6)
+        while child.poll() is None and len(metrics.rows()) < before + wanted:
+            time.sleep(0.01)
+        if child.poll() is not None:
+            break
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        kills += 1
+        if checkpoint.steps(home / "runs" / "killed" / "base")[-1:] == [40]:
+            break
+    chatlib(home, "pretrain", "--run", "killed")
+    assert kills >= 3
+    assert curve(home, "killed") == curve(home, "whole")
+    ours, theirs = weights(home, "killed"), weights(home, "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_two_processes_train_as_one_does(home):
+    chatlib(home, "pretrain", "--run", "two", processes=2)
+    one, two = curve(home, "whole"), curve(home, "two")
+    # one process reads one micro-batch of eight rows, two read two of four: other data order, so
+    # compare what must hold: the same number of steps and tokens, and a loss that falls as far
+    assert one.keys() == two.keys()
+    assert two[40] == pytest.approx(one[40], rel=0.25)
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(home):
+    chatlib(home, "tokenizer", "--run", "stopped", *TINY)
+    command = [sys.executable, "-u", "-m", "chatlib", "pretrain", "--run", "stopped"]
+    environment = os.environ | {"CHATLIB_HOME": str(home), "CHATLIB_COMPILE": "0"}
+    child = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = Metrics(home / "runs" / "stopped" / "metrics" / "base.jsonl")
+    while len([row for row in metrics.rows() if "loss" in row]) < 3 and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "the same command carries on" in said
+    assert checkpoint.steps(home / "runs" / "stopped" / "base")
+
+
+def test_later_stages_follow_and_refuse_to_come_first(home, monkeypatch):
+    refused = chatlib(home, "sft", "--run", "killed2", *TINY, check=False)
+    assert refused.returncode == 2 and "no tokenizer yet" in refused.stderr
+    chatlib(home, "sft", "--run", "whole")
+    chatlib(home, "rl", "--run", "whole")
+    chatlib(home, "eval", "--run", "whole", "--max-items", "24")
+    monkeypatch.setenv("CHATLIB_HOME", str(home))
+    run = Run.open("whole")
+    assert {"base", "sft", "rl"} <= run.manifest.keys()
+    assert (run.path / "eval" / "rl.json").exists()
+
+
+def test_a_second_process_on_the_same_stage_is_refused(home, monkeypatch):
+    monkeypatch.setenv("CHATLIB_HOME", str(home))
+    with Run.open("whole").lock("base"):
+        done = chatlib(home, "pretrain", "--run", "whole", check=False)
+    assert done.returncode == 2 and "already working" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["pretrain", "--scale", "huge"], "no scale"),
+        (["pretrain", "--run", "bad/name", "--scale", "tiny"], "cannot name a run"),
+        (["tokenizer", "--run", "x1", "--scale", "tiny", "--corpus", "no/such/folder"], "corpus"),
+        (["tokenizer", "--run", "x2", "--scale", "tiny", "--set", "vocab_size=100"], "vocab"),
+        (["tokenizer", "--run", "x3", "--scale", "tiny", "--set", "depth=0"], "depth"),
+        (["pretrain", "--run", "whole", "--set", "depth=3"], "choose another run name"),
+        (["eval", "--run", "nobody"], "no run"),
+        (["chat", "--run", "killed9"], "no run"),
+        (["plan", "--scale", "tiny", "--set", "depth"], "NAME=VALUE"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_exit_code_2(home, arguments, word):
+    done = chatlib(home, *arguments, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert word in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -56,7 +56,7 @@ def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed)
         loader=ConversationLoader(
             conversations, tokenizer, rows, scale.sequence_len,
             rank=dist.rank, world_size=dist.world_size,
-            lanes=dist.world_size * micro_batches, device=dist.device,
+            micro_batches=micro_batches, device=dist.device,
         ),
         schedule=Schedule(plan.steps, warmup=0, warmdown=0.5, final_lr=0.0),
         micro_batches=micro_batches,

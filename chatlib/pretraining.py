@@ -126,7 +126,7 @@ def _pretrain(run: Run, scale: Scale, dist: Distributed) -> dict:
         optimizer=optimizer_for(model, plan, dist),
         loader=BestFitLoader(
             source, tokenizer, rows, scale.sequence_len, rank=dist.rank, world_size=dist.world_size,
-            lanes=dist.world_size * micro_batches, device=dist.device,
+            micro_batches=micro_batches, device=dist.device,
         ),
         schedule=Schedule(plan.steps, scale.warmup_steps, scale.warmdown, scale.final_lr),
         micro_batches=micro_batches,

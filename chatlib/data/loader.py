@@ -1,8 +1,9 @@
 """From documents to batches: best-fit packing, exact resume, and a thread that works ahead.
 
 Documents are dealt to numbered *lanes*: lane l of L reads documents l, l + L, l + 2L, … and packs
-them into rows on its own; one micro-batch comes from one lane. So eight processes with one lane
-each and one process with eight lanes train on the very same batches, step by step.
+them into rows on its own; every step takes the same number of rows from each lane. The lanes are
+then shared among the ranks. So one process and eight, with small micro-batches or large ones,
+train on the very same rows, step by step.
 """
 
 import base64
@@ -13,7 +14,7 @@ import zlib
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
-from math import inf
+from math import gcd, inf
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from chatlib.data.sources import Source
 from chatlib.errors import ChatlibError
 from chatlib.tokenizer import Tokenizer
 
+LANES = 8  # so that 1, 2, 4 and 8 ranks can take over from each other
 READ_AT_ONCE = 128  # documents tokenized together
 PREFETCH = 4  # batches that wait ready
 
@@ -125,13 +127,20 @@ class Loader:
 
     `state_dict()` is the state right after the batch yielded last, whatever the thread has done
     since: a loader that loads it yields the next batch bit for bit. It is JSON-able. The states of
-    all ranks, merged, can be loaded by any number of ranks.
+    all ranks, merged, can be loaded by another number of ranks.
     """
 
-    def __init__(self, lanes: dict[int, Lane], batch: int, device: torch.device | str, geometry):
-        self.lanes, self.batch, self.geometry = lanes, batch, geometry
-        self.device = torch.device(device)
-        self.snapshots = {number: lane.snapshot() for number, lane in lanes.items()}
+    def __init__(
+        self, make_lane: Callable[[int, int], Lane], batch: int, seq_len: int, rank: int,
+        world_size: int, micro_batches: int, device: torch.device | str,
+    ):  # fmt: skip
+        step_rows = batch * micro_batches * world_size
+        count = gcd(LANES, step_rows)
+        count = count if count % world_size == 0 else world_size
+        self.lanes = {n: make_lane(n, count) for n in range(rank, count, world_size)}
+        self.snapshots = {n: lane.snapshot() for n, lane in self.lanes.items()}
+        self.batch, self.lane_rows, self.device = batch, step_rows // count, torch.device(device)
+        self.geometry = [count, self.lane_rows, seq_len]
         self.stop: Callable[[], None] | None = None
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -144,8 +153,8 @@ class Loader:
         if isinstance(made, Exception):
             self.close()
             raise made
-        rows, number, snapshot = made
-        self.snapshots[number] = snapshot
+        rows, snapshots = made
+        self.snapshots |= snapshots
         rows = rows.to(self.device, non_blocking=True)
         return rows[:, 0, :-1].long(), rows[:, -1, 1:].long()
 
@@ -155,7 +164,7 @@ class Loader:
             lane.restore(self.snapshots[number])
         self.ready: queue.Queue = queue.Queue(PREFETCH)
         stopped = threading.Event()
-        arguments = (self.lanes, self.batch, self.device, self.ready, stopped)
+        arguments = (self.lanes, self.lane_rows, self.batch, self.device, self.ready, stopped)
         self.thread = threading.Thread(target=_work_ahead, args=arguments, daemon=True)
         self.thread.start()
         self.stop = weakref.finalize(self, stopped.set)
@@ -189,22 +198,21 @@ class BestFitLoader(Loader):
 
     A row is filled with the largest waiting document that fits, again and again; when none fits,
     the shortest is cropped to fill it. A document longer than a row is cut into row-long pieces,
-    each with its own bos. `lanes` is the number of micro-batches a step over all ranks.
+    each with its own bos. `micro_batches` is how many batches each rank takes for one step.
     """
 
     def __init__(
         self, source: Source, tokenizer: Tokenizer, batch: int, seq_len: int, *, split="train",
-        rank=0, world_size=1, lanes: int | None = None, device="cpu", buffer=1000,
+        rank=0, world_size=1, micro_batches=1, device="cpu", buffer=1000,
     ):  # fmt: skip
-        lanes = lanes or world_size
+        def lane(number: int, count: int) -> Lane:
+            def stream(start: int):
+                documents = source.documents(split, number, count, start)
+                return _pieces(documents, tokenizer, seq_len)
 
-        def stream(lane: int) -> Stream:
-            return lambda start: _pieces(
-                source.documents(split, lane, lanes, start), tokenizer, seq_len
-            )
+            return Lane(stream, seq_len + 1, buffer)
 
-        mine = {n: Lane(stream(n), seq_len + 1, buffer) for n in range(rank, lanes, world_size)}
-        super().__init__(mine, batch, device, [lanes, batch, seq_len])
+        super().__init__(lane, batch, seq_len, rank, world_size, micro_batches, device)
 
 
 class ConversationLoader(Loader):
@@ -216,19 +224,19 @@ class ConversationLoader(Loader):
 
     def __init__(
         self, conversations: Callable[[int], Iterator[dict]], tokenizer: Tokenizer, batch: int,
-        seq_len: int, *, rank=0, world_size=1, lanes: int | None = None, device="cpu", buffer=100,
+        seq_len: int, *, rank=0, world_size=1, micro_batches=1, device="cpu", buffer=100,
     ):  # fmt: skip
-        lanes = lanes or world_size
         padding = np.array([[tokenizer.bos], [-1]], dtype=np.int32)
 
-        def stream(lane: int) -> Stream:
-            return lambda start: _rendered(
-                conversations(start), start, lane, lanes, tokenizer, seq_len + 1
-            )
+        def lane(number: int, count: int) -> Lane:
+            def stream(start: int):
+                mine = enumerate(conversations(start), start)
+                mine = ((i, conversation) for i, conversation in mine if i % count == number)
+                return _rendered(mine, tokenizer, seq_len + 1)
 
-        numbers = range(rank, lanes, world_size)
-        mine = {n: Lane(stream(n), seq_len + 1, buffer, padding) for n in numbers}
-        super().__init__(mine, batch, device, [lanes, batch, seq_len])
+            return Lane(stream, seq_len + 1, buffer, padding)
+
+        super().__init__(lane, batch, seq_len, rank, world_size, micro_batches, device)
 
 
 def _pieces(documents: Iterator[tuple[int, str]], tokenizer: Tokenizer, longest: int):
@@ -242,25 +250,31 @@ def _pieces(documents: Iterator[tuple[int, str]], tokenizer: Tokenizer, longest:
             yield chunk[-1][0] + 1, pieces
 
 
-def _rendered(conversations, start: int, lane: int, lanes: int, tokenizer: Tokenizer, longest: int):
-    for position, conversation in enumerate(conversations, start):
-        if position % lanes == lane:
-            ids, mask = render(tokenizer, conversation, longest)
-            labels = np.where(np.array(mask) == 1, ids, -1)
-            if (labels >= 0).any():
-                yield position + 1, [np.array([ids, labels], dtype=np.int32)]
+def _rendered(conversations: Iterator[tuple[int, dict]], tokenizer: Tokenizer, longest: int):
+    for position, conversation in conversations:
+        ids, mask = render(tokenizer, conversation, longest)
+        labels = np.where(np.array(mask) == 1, ids, -1)
+        if (labels >= 0).any():
+            yield position + 1, [np.array([ids, labels], dtype=np.int32)]
 
 
-def _work_ahead(lanes: dict[int, Lane], batch: int, device: torch.device, ready, stopped) -> None:
-    """Make batches, lane after lane, until told to stop; hand an error over instead of dying."""
+def _work_ahead(lanes: dict[int, Lane], lane_rows: int, batch: int, device, ready, stopped) -> None:
+    """Make batches until told to stop; hand an error over instead of dying of it.
+
+    The next row comes from the first lane that has not yet given its share to the current step.
+    """
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         while not stopped.is_set():
-            number = min(lanes, key=lambda n: (lanes[n].rows, n))
-            rows = torch.from_numpy(np.stack([lanes[number].row() for _ in range(batch)]))
-            rows = rows.pin_memory() if device.type == "cuda" else rows
-            _put(ready, (rows, number, lanes[number].snapshot()), stopped)
+            rows, used = [], set()
+            for _ in range(batch):
+                number = min(lanes, key=lambda n: (lanes[n].rows // lane_rows, n))
+                rows.append(lanes[number].row())
+                used.add(number)
+            made = torch.from_numpy(np.stack(rows))
+            made = made.pin_memory() if device.type == "cuda" else made
+            _put(ready, (made, {n: lanes[n].snapshot() for n in used}), stopped)
     except Exception as error:
         _put(ready, error, stopped)
 

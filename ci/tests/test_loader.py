@@ -45,6 +45,7 @@ def some_texts(count, seed=0):
 
 
 def take(loader, count):
+    """The rows of `count` batches: inputs, and the last target behind them."""
     batches = [next(loader) for _ in range(count)]
     loader.close()
     return [torch.cat([x, y[:, -1:]], dim=1).tolist() for x, y in batches]
@@ -147,30 +148,40 @@ def test_closing_loses_nothing(tokenizer):
     assert first + second == take(again, 8)
 
 
-def test_any_number_of_ranks_sees_the_same_batches(tokenizer):
-    """Four lanes, read by one rank, by two, and by four; and handed over from two to one."""
+def step_rows(loaders, steps, micro_batches):
+    """The rows of each step, over all ranks and micro-batches, sorted."""
+    batches = [take(loader, steps * micro_batches) for loader in loaders]
+    return [
+        sorted(row for share in batches for i in range(micro_batches)
+               for row in share[step * micro_batches + i])
+        for step in range(steps)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "world_size, batch, micro_batches", [(1, 4, 4), (2, 8, 1), (4, 1, 4), (8, 2, 1)]
+)
+def test_every_number_of_ranks_and_micro_batches_sees_the_same_rows(
+    tokenizer, world_size, batch, micro_batches
+):
     source = Listed(some_texts(400))
 
-    def make(rank, world_size):
-        return BestFitLoader(
-            source, tokenizer, 2, 48, rank=rank, world_size=world_size, lanes=4, buffer=20
-        )
+    def make(world_size, batch, micro_batches):
+        return [
+            BestFitLoader(
+                source, tokenizer, batch, 48, rank=rank, world_size=world_size,
+                micro_batches=micro_batches, buffer=20,
+            )
+            for rank in range(world_size)
+        ]  # fmt: skip
 
-    steps = 6
-    alone = take(make(0, 1), 4 * steps)
-    for world_size in (2, 4):
-        shares = [
-            take(make(rank, world_size), 4 * steps // world_size) for rank in range(world_size)
-        ]
-        together = [share[i] for i in range(4 * steps // world_size) for share in shares]
-        assert together == alone
-    ranks = [make(rank, 2) for rank in range(2)]
-    for loader in ranks:
-        take(loader, 2 * 3)  # three steps of two micro-batches each
-    merged = ranks[0].state_dict() | ranks[1].state_dict()
-    resumed = make(0, 1)
+    alone = step_rows(make(1, 16, 1), 6, 1)
+    ranks = make(world_size, batch, micro_batches)
+    assert step_rows(ranks, 3, micro_batches) == alone[:3]
+    merged = {k: v for loader in ranks for k, v in loader.state_dict().items()}
+    [resumed] = make(1, 16, 1)
     resumed.load_state_dict(json.loads(json.dumps(merged)))
-    assert take(resumed, 4 * (steps - 3)) == alone[4 * 3 :]
+    assert step_rows([resumed], 3, 1) == alone[3:], "handed over to one rank"
 
 
 def test_other_lanes_go_on_after_what_was_read(tokenizer):
@@ -180,10 +191,10 @@ def test_other_lanes_go_on_after_what_was_read(tokenizer):
         said = " ".join(tokenizer.decode(row) for batch in batches for row in batch)
         return {int(n) for n in re.findall(r"document (\d+) ends", said)}
 
-    loader = BestFitLoader(source, tokenizer, 4, 48, buffer=20)
+    loader = BestFitLoader(source, tokenizer, 3, 48, buffer=20)
     read = numbers(take(loader, 10))
     state = loader.state_dict()
-    wider = BestFitLoader(source, tokenizer, 2, 48, lanes=2, buffer=20)
+    wider = BestFitLoader(source, tokenizer, 2, 48, buffer=20)
     wider.load_state_dict(state)
     more = numbers(take(wider, 100))
     assert max(read) < state["lane 0"]["position"] == min(more)
@@ -323,7 +334,14 @@ def test_conversations_resume_exactly_and_with_other_ranks(tokenizer):
 
     def make(rank=0, world_size=1):
         return ConversationLoader(
-            factory(talks), tokenizer, 2, 100, rank=rank, world_size=world_size, lanes=2, buffer=7
+            factory(talks),
+            tokenizer,
+            2,
+            100,
+            rank=rank,
+            world_size=world_size,
+            buffer=7,
+            micro_batches=2 // world_size,
         )
 
     whole = take(make(), 30)
@@ -332,8 +350,7 @@ def test_conversations_resume_exactly_and_with_other_ranks(tokenizer):
     resumed = make()
     resumed.load_state_dict(json.loads(json.dumps(loader.state_dict())))
     assert take(resumed, 18) == whole[12:]
-    shares = [take(make(rank, 2), 15) for rank in range(2)]
-    assert [share[i] for i in range(15) for share in shares] == whole
+    assert step_rows([make(rank, 2) for rank in range(2)], 15, 1) == step_rows([make()], 15, 2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from chatlib.attention import attend, attention_weights
 from chatlib.errors import ChatlibError
 from chatlib.kv_cache import KVCache
+from chatlib.loss import softcap, softcapped_cross_entropy
 from chatlib.precision import Linear
 
 SMEAR_CHANNELS, GATE_CHANNELS = 24, 12  # how many input channels the two kinds of gate read
-SOFTCAP = 15.0  # logits stay within ±15
 QK_SCALE = 1.2  # sharpens attention after QK norm
 ROPE_BASE = 100_000
-IGNORE = -1  # a target with this value is not predicted
+ROPE_REACH = 8  # positions known to the rotary table, in context lengths
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,12 @@ def norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.size(-1),))
 
 
-def rotary(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles: positions (B or 1, T) -> 2 × (B or 1, T, 1, D/2)."""
-    pair = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
-    angle = positions[..., None, None].float() * ROPE_BASE ** (-pair / head_dim)
-    return angle.cos(), angle.sin()
+def rotary_table(length: int, head_dim: int) -> Tensor:
+    """The rotary angles of positions 0..length-1 as cosines and sines: (2, length, 1, D/2)."""
+    pair = torch.arange(0, head_dim, 2, device="cpu", dtype=torch.float32)
+    position = torch.arange(length, device="cpu", dtype=torch.float32)
+    angle = position[:, None, None] * ROPE_BASE ** (-pair / head_dim)
+    return torch.stack((angle.cos(), angle.sin()))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -151,15 +152,6 @@ class Block(nn.Module):
         return x + self.mlp(norm(x))
 
 
-def softcapped_cross_entropy(x: Tensor, head_weight: Tensor, targets: Tensor, cap: float) -> Tensor:
-    """Nats each target costs: x (N, C), head_weight (V, C), targets (N,) -> (N,), 0 where ignored.
-
-    The logits z become cap * tanh(z / cap) in float32 before the softmax.
-    """
-    logits = cap * torch.tanh(F.linear(x, head_weight.to(x.dtype)).float() / cap)
-    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
-
-
 class GPT(nn.Module):
     """The model. `dtype` is what activations are computed in; parameters are float32.
 
@@ -182,10 +174,18 @@ class GPT(nn.Module):
         self.embedding_scales = nn.Parameter(torch.empty(L))
         self.backout_scale = nn.Parameter(torch.empty(1))
         self.head = Linear(C, V)
+        self.register_buffer("rotary", self._rotary_table(), persistent=False)
+
+    def _rotary_table(self) -> Tensor:
+        return rotary_table(ROPE_REACH * self.config.sequence_len, self.config.head_dim)
 
     @torch.no_grad()
     def init_weights(self, seed: int = 0) -> None:
-        """Draw every parameter anew from `seed`, the same on every device."""
+        """Draw every parameter anew from `seed`, the same on every device.
+
+        A model built on the meta device needs this call after `to_empty`, before any checkpoint.
+        """
+        self.rotary.copy_(self._rotary_table())
         generator = torch.Generator().manual_seed(seed)
 
         def fill(weight: Tensor, kind: str, size: float) -> None:
@@ -235,10 +235,7 @@ class GPT(nn.Module):
         `observe` is called in every layer with its attention weights (B, H, T, S).
         """
         T = ids.size(1)
-        positions = (
-            torch.arange(T, device=ids.device)[None] if cache is None else cache.positions(T)
-        )
-        rope = rotary(positions, self.config.head_dim)
+        rope = self.rotary[:, :T] if cache is None else self.rotary[:, cache.positions(T)]
         embedded = norm(self.embedding(ids).to(self.dtype))
         x = first = self.smear(embedded, cache)
         middle = x
@@ -268,14 +265,9 @@ class GPT(nn.Module):
         x = self.features(ids, cache)
         head = self.head.weight[: self.config.vocab_size]
         if targets is None:
-            logits = F.linear(x, head.to(x.dtype)).float()
-            return SOFTCAP * torch.tanh(logits / SOFTCAP)
-        nats = softcapped_cross_entropy(x.flatten(0, 1), head, targets.flatten(), SOFTCAP)
-        if reduction == "none":
-            return nats.view_as(targets)
-        if reduction == "sum":
-            return nats.sum()
-        return nats.sum() / (targets != IGNORE).sum().clamp(min=1)
+            return softcap(F.linear(x, head.to(x.dtype)))
+        loss = softcapped_cross_entropy(x.flatten(0, 1), head, targets.flatten(), reduction)
+        return loss.view_as(targets) if reduction == "none" else loss
 
     @torch.no_grad()
     def attention_maps(self, ids: Tensor) -> Tensor:

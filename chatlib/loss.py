@@ -1,0 +1,73 @@
+"""The loss: how surprised the model is by the tokens that came, in nats."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SOFTCAP = 15.0  # logits stay within ±15
+IGNORE = -1  # a target with this value is not predicted
+CHUNK = (2**20, 2**28)  # how many logits to hold at a time, on a CPU and on a GPU
+
+
+def softcap(z: Tensor) -> Tensor:
+    """Logits squeezed smoothly into ±SOFTCAP, in float32."""
+    return SOFTCAP * torch.tanh(z.float() / SOFTCAP)
+
+
+def rows_at_a_time(head: Tensor) -> int:
+    """How many rows of logits to hold at once, for a head (V, C)."""
+    return max(1, CHUNK[head.is_cuda] // len(head))
+
+
+def nats_per_target(x: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """What each target costs: x (N, C), head (V, C), targets (N,) -> (N,), 0 where ignored."""
+    rows = len(x) if torch.is_grad_enabled() else rows_at_a_time(head)
+    pieces = zip(x.split(rows), targets.split(rows), strict=True)
+    weight = head.to(x.dtype)
+    return torch.cat([_nats(softcap(F.linear(xs, weight)), ys) for xs, ys in pieces])
+
+
+def _nats(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+
+
+class SummedCrossEntropy(torch.autograd.Function):
+    """The sum of `nats_per_target`, never holding the logits of more than one chunk of rows.
+
+    The gradient of a chunk is worked out while its logits are at hand, on the way forward.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        total, d_head, d_x = x.new_zeros((), dtype=torch.float32), torch.zeros_like(head), []
+        weight, vocab = head.to(x.dtype), torch.arange(len(head), device=x.device)
+        rows = rows_at_a_time(head)
+        for xs, ys in zip(x.split(rows), targets[:, None].split(rows), strict=True):
+            t = torch.tanh(F.linear(xs, weight).float() / SOFTCAP)
+            unnormalized = torch.exp(SOFTCAP * t)  # cannot overflow: at most e^15
+            normalizer = unnormalized.sum(-1, keepdim=True)
+            counts = ys != IGNORE
+            hit = SOFTCAP * t.gather(-1, ys.clamp(min=0))
+            total = total + ((normalizer.log() - hit) * counts).sum()
+            d_capped = unnormalized / normalizer - (vocab == ys).float()
+            d_logits = (d_capped * (1 - t.square()) * counts).to(x.dtype)
+            d_x.append(d_logits @ weight)
+            d_head = d_head + d_logits.mT @ xs
+        ctx.save_for_backward(torch.cat(d_x), d_head)
+        return total
+
+    @staticmethod
+    def backward(ctx, d_total: Tensor) -> tuple[Tensor, Tensor, None]:
+        d_x, d_head = ctx.saved_tensors
+        return (d_total * d_x).to(d_x.dtype), d_total * d_head, None
+
+
+def softcapped_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    """The loss in nats: x (N, C), head (V, C), targets (N,) -> (), or (N,) if reduction is "none".
+
+    "mean" is over the targets that count; without any it is 0, and so is its gradient.
+    """
+    if reduction == "none":
+        return nats_per_target(x, head, targets)
+    total = SummedCrossEntropy.apply(x, head, targets)
+    return total if reduction == "sum" else total / (targets != IGNORE).sum().clamp(min=1)

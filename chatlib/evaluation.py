@@ -15,7 +15,7 @@ from torch import distributed as dist
 
 from chatlib.data.world import CORE_TASKS as WORLD_TASKS
 from chatlib.errors import ChatlibError
-from chatlib.model import IGNORE
+from chatlib.loss import IGNORE
 
 TOKENS_PER_BATCH = 8192  # of prompts scored together; bounds the memory the logits take
 

@@ -47,7 +47,7 @@ def run_python(code: str, *, timeout: float = 5.0, memory_mb: int = 256) -> Resu
 @functools.cache
 def isolated() -> bool:
     """Whether programs run in namespaces here (tried once, with a program that does nothing)."""
-    return shutil.which("unshare") is not None and _run("", 10.0, 256, _namespaces()).ok
+    return shutil.which("unshare") is not None and _run("", 60.0, 256, _namespaces()).ok
 
 
 def _namespaces() -> list[str]:

@@ -27,38 +27,42 @@ if TYPE_CHECKING:
 MARKDOWN = "text/markdown"
 
 
-def imported(node: ast.stmt) -> dict[str, object]:
-    """The names that a statement imports from chatlib, with what they name."""
-    names = {}
+def imports(node: ast.AST) -> dict[str, str]:
+    """What names a statement imports from chatlib: name -> dotted path."""
     if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "chatlib":
-        module = importlib.import_module(node.module)
-        for alias in node.names:
-            if not hasattr(module, alias.name):
-                importlib.import_module(f"{node.module}.{alias.name}")
-            names[alias.asname or alias.name] = getattr(module, alias.name)
-    elif isinstance(node, ast.Import):
-        for alias in node.names:
-            if alias.name.split(".")[0] == "chatlib":
-                module = importlib.import_module(alias.name)
-                names[alias.asname or "chatlib"] = (
-                    module if alias.asname else sys.modules["chatlib"]
-                )
-    return names
+        return {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    if isinstance(node, ast.Import):
+        ours = [a for a in node.names if a.name.split(".")[0] == "chatlib"]
+        return {a.asname or "chatlib": a.name if a.asname else "chatlib" for a in ours}
+    return {}
+
+
+def resolve(dotted: str) -> object:
+    """What stands at a dotted path: as much of it as is modules is imported."""
+    obj: object = importlib.import_module("chatlib")
+    path = "chatlib"
+    for part in dotted.split(".")[1:]:
+        path += f".{part}"
+        if not hasattr(obj, part):
+            importlib.import_module(path)
+        obj = getattr(obj, part)
+    return obj
 
 
 def calls(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, Source]]:
     """Every `show_source(...)` of a notebook: the cell that it stands in, what it shows."""
     from chatlib.notebook.display import show_source
 
-    names: dict[str, object] = {}
+    names: dict[str, str] = {}
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
         lines = ("" if x.lstrip().startswith(("%", "!")) else x for x in cell.source.split("\n"))
         for node in ast.walk(ast.parse("\n".join(lines))):
-            names |= imported(node) if isinstance(node, ast.stmt) else {}
+            names |= imports(node)
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("show_source"):
-                obj = eval(ast.unparse(node.args[0]), names)  # a dotted name of ours
+                root, *rest = ast.unparse(node.args[0]).split(".")
+                obj = resolve(".".join([names[root], *rest]))
                 parts = [ast.literal_eval(argument) for argument in node.args[1:]]
                 options = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
                 yield cell, show_source(obj, *parts, **options)

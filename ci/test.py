@@ -29,7 +29,7 @@ def style() -> tuple[int, str]:
 
 
 def tests() -> tuple[int, str]:
-    return pytest("tests", "--durations=5", "--timeout=600", "-n", "2")
+    return pytest("tests", "--durations=5", "--timeout=600", "-n", "2", "--dist", "loadfile")
 
 
 def chapters() -> tuple[int, str]:

@@ -120,6 +120,10 @@ class Batch:
     def free(self) -> int:
         return self.capacity - len(self.replies)
 
+    def clear(self) -> None:
+        """Drop every row."""
+        self.replies, self.logits = [], self.logits[:0]
+
     @torch.inference_mode()
     def join(self, groups: Sequence[Sequence[Reply]]) -> None:
         """Prefill prompts of equal length and give each reply a row; a group shares its prompt."""
@@ -150,7 +154,7 @@ class Batch:
         if self.replies:
             self._read()
         else:
-            self.logits = self.logits[:0]
+            self.clear()
         return written
 
     def _write(self) -> list[tuple[Reply, Token]]:

@@ -14,10 +14,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import huggingface_hub
+from huggingface_hub import constants, errors
+from huggingface_hub.utils import disable_progress_bars
+
 from chatlib.errors import ChatlibError
 from chatlib.runs import writing
 
-ATTEMPTS = 5
+ATTEMPTS = 3  # each with several of the library's own
 LONGEST_WAIT = 60.0  # seconds
 
 
@@ -31,9 +35,7 @@ def fetch(repo: str, name: str) -> Path:
     Example: `fetch("karpathy/climbmix-400b-shuffle", "shard_00000.parquet")`. Safe to call from
     several threads and processes at once: one downloads, the others wait for it.
     """
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    cached = try_to_load_from_cache(repo, name, repo_type="dataset")
+    cached = huggingface_hub.try_to_load_from_cache(repo, name, repo_type="dataset")
     if isinstance(cached, str):
         return Path(cached)
     for attempt in range(ATTEMPTS):
@@ -65,11 +67,8 @@ def stream(repo: str, names: Sequence[str], ahead: int = 3) -> Iterator[Path]:
 
 
 def _download(repo: str, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars
-
     disable_progress_bars()  # several files at once would overwrite each other's bars
-    path = Path(hf_hub_download(repo, name, repo_type="dataset"))
+    path = Path(huggingface_hub.hf_hub_download(repo, name, repo_type="dataset"))
     blob = path.resolve()
     if not _matches(blob, checksum=blob.name):
         path.unlink()
@@ -98,8 +97,6 @@ def _matches(blob: Path, checksum: str) -> bool:
 
 def _refuse_if_lasting(error: Exception, repo: str, name: str) -> None:
     """Raise one sentence for what no repetition will mend."""
-    from huggingface_hub import errors
-
     if isinstance(error, ChatlibError):
         raise error
     if isinstance(error, errors.GatedRepoError):
@@ -108,17 +105,11 @@ def _refuse_if_lasting(error: Exception, repo: str, name: str) -> None:
         problem = "there is no such dataset, or HF_TOKEN does not open it"
     elif isinstance(error, errors.RemoteEntryNotFoundError):
         problem = "the dataset has no such file"
-    elif isinstance(error, errors.OfflineModeIsEnabled) or constants_say_offline():
-        problem = "it is not in the cache and HF_HUB_OFFLINE forbids to ask the hub"
+    elif constants.is_offline_mode():
+        problem = "it is not in the cache, and HF_HUB_OFFLINE forbids asking the hub"
     else:
         return
     raise ChatlibError(f"Could not get {name} of {repo}: {problem}.") from error
-
-
-def constants_say_offline():
-    from huggingface_hub import constants
-
-    return constants.is_offline_mode()
 
 
 def _pause(error: Exception, attempt: int) -> float:

@@ -59,8 +59,8 @@ def load_rows(source: str | Path, config: str | None = None, split: str = "train
     The hub is asked through `datasets`, which honors HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE.
     """
     path = Path(source)
-    if path.name.endswith(SUFFIXES) or path.exists():
-        return _read_file(path)
+    if path.name.endswith(SUFFIXES):
+        return read_file(path)
     try:
         from datasets import load_dataset
 
@@ -73,7 +73,8 @@ def load_rows(source: str | Path, config: str | None = None, split: str = "train
         ) from error
 
 
-def _read_file(path: Path) -> list[dict]:
+def read_file(path: Path) -> list[dict]:
+    """The rows of a local file, as dictionaries."""
     if not path.name.endswith(SUFFIXES):
         raise ChatlibError(f'"{path}" is not a task file: give {" or ".join(SUFFIXES)}.')
     if not path.is_file():

@@ -10,7 +10,7 @@ from chatlib.data.world import RL_KINDS, World
 from chatlib.data.world.problems import WORDS
 from chatlib.errors import ChatlibError
 from chatlib.tasks import gsm8k, human_eval, letters, multiple_choice, smoltalk, world
-from chatlib.tasks.base import Problem, Task, load_rows
+from chatlib.tasks.base import Problem, Task, read_file
 
 RECIPE = (("SmolTalk", 1), ("MMLU", 3), ("GSM8K", 4))  # how often each is gone through
 
@@ -29,7 +29,7 @@ def open_task(source: str | Path, split: str = "train") -> Task:
         return named[source](split=split)
     if not Path(source).suffix:
         raise ChatlibError(f'No task is called "{source}"; give a file or {", ".join(named)}.')
-    rows = load_rows(source)
+    rows = read_file(Path(source))
     return Task(Path(source).name, rows, _reader(rows[0], source))
 
 
@@ -101,6 +101,6 @@ def rl_problems(scale, data: str | None = None) -> list[Problem]:
 def chat_tasks(scale) -> list[Task]:
     """What a chat model of this scale is evaluated on."""
     if scale.sft_conversations:
-        return [world.world_task(1200)]
+        return [world.world_tests(1200)]
     names = ("ARC-Easy", "ARC-Challenge", "MMLU", "GSM8K", "HumanEval")
     return [*(open_task(name, "test") for name in names), letters.letters(WORDS["validation"], 256)]

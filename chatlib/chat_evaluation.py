@@ -95,7 +95,7 @@ def score_problems(engine: Engine, problems: Sequence[Problem], max_tokens: int 
         rank, world_size = dist.get_rank(), dist.get_world_size()
     mine = list(range(rank, len(problems), world_size))
     replies = answer_problems(engine, [problems[i] for i in mine], max_tokens)
-    right = torch.zeros(len(problems), device=engine.device)
+    right = torch.zeros(len(problems), dtype=torch.float64, device=engine.device)
     with ThreadPoolExecutor() as pool:  # a check may have to run a program
         checks = pool.map(lambda i, reply: problems[i].check(reply), mine, replies)
         for i, is_right in zip(mine, checks, strict=True):

@@ -292,7 +292,8 @@ def score_task(model, tokenizer, task: CoreTask, max_items: int | None = None) -
         rows = [[tokenizer.bos, *next(encoded)] for _ in options]
         items.append(answer_rows(task.items[i], rows, model.config.sequence_len))
     nats, exact = score_rows(model, [row for rows in items for row in rows])
-    right, end = torch.zeros(len(task.items), device=next(model.parameters()).device), 0
+    device = next(model.parameters()).device
+    right, end = torch.zeros(len(task.items), dtype=torch.float64, device=device), 0
     for i, rows in zip(mine, items, strict=True):
         start, end = end, end + len(rows)
         gold = task.items[i].get("gold")

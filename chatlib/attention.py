@@ -10,7 +10,6 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 BACKENDS = {  # name: when it is the one to take
     "explicit": "two matrix products and a softmax over all pairs: the definition",
@@ -141,7 +140,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """FlashAttention over the rows laid end to end, which is the form that takes a window."""
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention.varlen import varlen_attn  # slow to import
 
     B, T = q.shape[:2]
     starts = torch.arange(0, B * T + 1, T, device=q.device, dtype=torch.int32)
@@ -154,6 +153,8 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _block_mask(T: int, window: int, device: torch.device):
+    from torch.nn.attention.flex_attention import create_block_mask
+
     def sees(batch, head, query, key):
         return (key <= query) & (key >= query - window)
 
@@ -161,6 +162,8 @@ def _block_mask(T: int, window: int, device: torch.device):
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    from torch.nn.attention.flex_attention import flex_attention
+
     mask = _block_mask(q.size(1), window, q.device)
     grouped = q.size(2) != k.size(2)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))

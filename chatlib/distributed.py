@@ -2,13 +2,16 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
 import torch.distributed as process_group
 
@@ -70,53 +73,97 @@ def launch(arguments: Sequence[str], nproc: int = 1, nnodes: int = 1, **rendezvo
     nproc : processes on this machine; more than one are started by torchrun.
     nnodes, rendezvous : torchrun's own flags for several machines, e.g. node_rank="1",
         master_addr="10.0.0.1", master_port="29500".
-    Raises ChatlibError with the end of the log when the child fails. An interrupt reaches the child
-    first, which may save; whatever it leaves behind is killed with its whole process group.
+    Raises ChatlibError with the failing process's own error or traceback. An interrupt reaches the
+    child first, which may save; whatever it started and left behind is killed.
     """
-    command = [sys.executable, "-u"]
-    if nproc * nnodes > 1:
-        flags = {"nproc_per_node": nproc, "nnodes": nnodes, **rendezvous}
-        place = ["--standalone"] if nnodes == 1 else []
-        command += ["-m", "torch.distributed.run", *place]
-        command += [f"--{name}={value}" for name, value in flags.items()]
-    child = subprocess.Popen(
-        [*command, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        bufsize=1,
-        start_new_session=os.name != "nt",
-    )
-    last: deque[str] = deque(maxlen=40)
+    _check_places(nproc)
+    with tempfile.TemporaryDirectory(prefix="torchrun-") as logs:
+        child = subprocess.Popen(
+            [*_command(nproc, nnodes, rendezvous, logs), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we pass it on
+        )
+        log = _Log()
+        try:
+            for line in child.stdout:
+                log.show(line)
+            code = child.wait()
+        except BaseException:
+            _stop(child)
+            raise
+    if code:
+        raise ChatlibError(log.failure(arguments, code))
+
+
+def _check_places(nproc: int) -> None:
+    if nproc < 1:
+        raise ChatlibError(f"nproc is {nproc}; start at least 1 process.")
+    gpus = torch.cuda.device_count()
+    if gpus and nproc > gpus:
+        raise ChatlibError(f"nproc is {nproc}, but this machine has {gpus} GPUs; lower nproc.")
+
+
+def _command(nproc: int, nnodes: int, rendezvous: dict[str, str], logs: str) -> list[str]:
+    if nproc * nnodes == 1:
+        return [sys.executable]
+    flags = {"nproc_per_node": nproc, "nnodes": nnodes, "tee": 3, "log_dir": logs, **rendezvous}
+    place = ["--standalone"] if nnodes == 1 and not rendezvous else []
+    named = [f"--{name}={value}" for name, value in flags.items()]
+    return [sys.executable, "-m", "torch.distributed.run", *place, *named]
+
+
+class _Log:
+    """Shows a child's lines as they come, and remembers the last ones of each process."""
+
+    WORKER = re.compile(r"\[[a-z]+(\d+)\]:(?:\[rank\d+\]: )?")  # how torchrun marks their lines
+
+    def __init__(self) -> None:
+        self.last: dict[str, deque[str]] = {}
+        self.first_failed: str | None = None
+
+    def show(self, line: str) -> None:
+        marked = self.WORKER.match(line)
+        worker = marked[1] if marked else ""
+        line = line[marked.end() :] if marked else line
+        if worker or self.first_failed is None:  # then torchrun only repeats that one failed
+            print(line if worker in ("", "0") else f"[{worker}] {line}", end="", flush=True)
+        self.last.setdefault(worker, deque(maxlen=200)).append(line)
+        if self.first_failed is None and line.startswith(("Traceback", "error: ")):
+            self.first_failed = worker
+
+    def failure(self, arguments: Sequence[str], code: int) -> str:
+        """What went wrong: the child's own sentence, or its traceback, or the end of its log."""
+        everything = "".join(line for lines in self.last.values() for line in lines)
+        if "EADDRINUSE" in everything or "address already in use" in everything.lower():
+            return "The port of the rendezvous is in use; choose another master_port."
+        lines = list(self.last.get(self.first_failed or "", []))
+        said = [line for line in lines if line.startswith("error: ")]
+        if said:
+            return said[-1].removeprefix("error: ").strip()
+        starts = [i for i, line in enumerate(lines) if line.startswith("Traceback")]
+        end = "".join(lines[starts[-1] :] if starts else lines[-20:]).strip()
+        worker = f"process {self.first_failed} of " if self.first_failed else ""
+        return f"{worker}`{' '.join(arguments)}` ended with exit code {code}; it said last:\n{end}"
+
+
+def _stop(child: subprocess.Popen, patience: float = 60) -> None:
+    """Ask a child to stop, as Ctrl-C would, give it time to save, then end all it started.
+
+    torchrun's workers have process groups of their own, so each is looked up.
+    """
+    family = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
     try:
-        for line in child.stdout:
-            print(line, end="", flush=True)
-            last.append(line)
-        if child.wait():
-            raise ChatlibError(_failure(arguments, child.returncode, list(last)))
-    except KeyboardInterrupt:
-        _signal_all(child, signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=60)
-        raise
+        child.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGINT)
+        child.wait(timeout=patience)
+    except subprocess.TimeoutExpired:
+        pass
     finally:
-        _signal_all(child, getattr(signal, "SIGKILL", signal.SIGTERM))
-
-
-def _signal_all(child: subprocess.Popen, number: int) -> None:
-    """Send a signal to a child and everything it started."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.name == "nt":
-            child.kill()
-        else:
-            os.killpg(child.pid, number)
-
-
-def _failure(arguments: Sequence[str], code: int, last: list[str]) -> str:
-    """What went wrong, from the end of a log: the child's own sentence, or its traceback."""
-    said = [line for line in last if line.startswith("error: ")]
-    if said:
-        return said[-1].removeprefix("error: ").strip()
-    end = "".join(last).strip()
-    return f"`{' '.join(arguments)}` ended with exit code {code}; it said last:\n{end}"
+        child.kill()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()

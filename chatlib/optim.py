@@ -122,7 +122,7 @@ class Group:
         else:
             self.sent = self._padded(grad, self.part * world)
             self.received = self.sent.new_empty(self.part, *grad.shape[1:])
-            self.work = process_group.reduce_scatter_tensor(self.received, self.sent, async_op=True)
+            self.work = process_group.reduce_scatter_single(self.received, self.sent, async_op=True)
             self.bytes_sent += (world - 1) * self.received.nbytes
 
     def averaged(self) -> Tensor:
@@ -140,7 +140,7 @@ class Group:
             return
         self.sent = self._padded(mine, self.part)
         self.received = mine.new_empty(self.part * self.dist.world_size, *mine.shape[1:])
-        self.work = process_group.all_gather_into_tensor(self.received, self.sent, async_op=True)
+        self.work = process_group.all_gather_single(self.received, self.sent, async_op=True)
         self.bytes_sent += (self.dist.world_size - 1) * self.sent.nbytes
 
     def gathered(self) -> Tensor:

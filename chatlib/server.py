@@ -19,7 +19,13 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -33,6 +39,7 @@ from chatlib.errors import ChatlibError
 from chatlib.runs import Run
 from chatlib.sampling import Sampling
 
+WEB = Path(__file__).parent / "web"
 MAX_BODY = 1_000_000  # bytes
 READ_SECONDS = 20  # for a whole request to arrive
 WRITE_SECONDS = 60  # for a reader to take the next piece
@@ -277,6 +284,9 @@ def create_app(
     async def schema(request: Request) -> Response:
         return JSONResponse(document)
 
+    async def page(request: Request) -> Response:
+        return FileResponse(WEB / "index.html")
+
     routes = [
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
         Route("/v1/completions", service.complete, methods=["POST"]),
@@ -284,7 +294,8 @@ def create_app(
         Route("/health", service.health),
         Route("/metrics", service.metrics),
         Route("/openapi.json", schema),
-        Mount("/", StaticFiles(directory=Path(__file__).parent / "web", html=True)),
+        Route("/", page),
+        Mount("/web", StaticFiles(directory=WEB)),
     ]
     handlers = {ChatlibError: explain, HTTPException: explain}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=service.running)
@@ -295,7 +306,12 @@ def create_app(
 def make_server(app: Callable) -> uvicorn.Server:
     """A uvicorn server for the app, with connections that cannot linger."""
     config = uvicorn.Config(
-        app, http=Connection, ws="none", log_level="warning", timeout_graceful_shutdown=2
+        app,
+        http=Connection,
+        ws="none",
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=2,
     )
     return uvicorn.Server(config)
 

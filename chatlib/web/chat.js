@@ -152,17 +152,33 @@ function drawMessage(message, index) {
   return article;
 }
 
+// Text as blocks; a tool's call and result as a chip within the sentence that it interrupts.
 function drawParts(parts) {
-  const nodes = [];
+  const box = document.createDocumentFragment();
   parts.forEach((part, i) => {
-    if (part.type === "text") nodes.push(markdown(part.text));
-    else if (part.type === "python") {
-      const next = parts[i + 1];
-      const result = next?.type === "python_output" ? [element("span", { class: "arrow", "aria-label": "gives" }, "→"), element("output", {}, next.text)] : [];
-      nodes.push(element("div", { class: "tool" }, element("span", { class: "tool-name" }, "calculator"), element("code", {}, part.text), ...result));
-    } else if (parts[i - 1]?.type !== "python") nodes.push(element("div", { class: "tool" }, element("output", {}, part.text)));
+    const open = box.lastElementChild?.matches("p") ? box.lastElementChild : null;
+    const resumes = parts[i - 1] && parts[i - 1].type !== "text";
+    if (part.type === "text") {
+      const blocks = markdown(part.text);
+      const first = blocks.firstElementChild;
+      if (resumes && open && first?.matches("p")) {
+        first.remove();
+        open.append(/^\s/.test(part.text) ? " " : "", ...first.childNodes);
+      }
+      box.append(blocks);
+    } else if (part.type === "python") {
+      const next = parts[i + 1]?.type === "python_output" ? parts[i + 1] : null;
+      (open ?? box).append(" ", toolChip(part.text, next?.text));
+    } else if (parts[i - 1]?.type !== "python") (open ?? box).append(toolChip(null, part.text));
   });
-  return nodes;
+  return box.childNodes;
+}
+
+function toolChip(call, result) {
+  const chip = element("span", { class: "tool" }, element("span", { class: "tool-name" }, "calculator"));
+  if (call !== null) chip.append(element("code", {}, call));
+  if (result !== undefined) chip.append(element("span", { class: "arrow", role: "img", "aria-label": "gives" }, "→"), element("output", {}, result));
+  return chip;
 }
 
 function drawActions(message, index) {

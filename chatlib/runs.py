@@ -16,7 +16,6 @@ import os
 import platform
 import re
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,33 +40,29 @@ def writing(path: Path, setting: str = "CHATLIB_HOME") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ChatlibError(
-                f"No space is left for {path}: free some, or set {setting} to a folder on "
-                "another disk, and give the same command again."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise ChatlibError(
-                f"{path} cannot be written to: set {setting} to a folder that you own."
-            ) from error
-        raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full and error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise ChatlibError(
+            f"{'No space is left for' if full else 'You may not write to'} {path}: set {setting} "
+            "to a folder with space that is yours, and give the same command again."
+        ) from error
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:
     """Write `data` so that a reader, or a crash, finds the old file or the new one, never half."""
     path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class Run:
@@ -95,16 +90,13 @@ class Run:
             )
         run = cls(name)
         if name not in cls.names():
-            created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            run._write({"name": name, "scale": None, "created": created, "system": system_info()})
-        made_at = run.manifest.get("scale")
-        if scale_name and made_at and scale_name != made_at:
+            made = {"created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "system": system_info()}
+            run._write({"name": name, "scale": scale_name} | made)
+        elif scale_name and scale_name != run.manifest["scale"]:
             raise ChatlibError(
-                f"Run {name!r} was made at scale {made_at!r}, not {scale_name!r}: "
+                f"Run {name!r} was made at scale {run.manifest['scale']!r}, not {scale_name!r}: "
                 "choose another name for the new run."
             )
-        if scale_name and not made_at:
-            run.update_manifest(scale=scale_name)
         return run
 
     @classmethod
@@ -155,18 +147,16 @@ class Run:
     def lock(self, stage: str) -> Iterator[None]:
         """Hold a stage for this process; the system lets go of it when the process dies."""
         path = self.stage_dir(stage).with_suffix(".lock")
-        owner = path.with_suffix(".pid")
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path, timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                pid = owner.read_text() if owner.exists() else "unknown"
-                raise ChatlibError(
-                    f"Process {pid} is already working on stage {stage!r} of run {self.name!r}: "
-                    "wait for it, stop it, or use another run name."
-                ) from None
+        lock, owner = FileLock(path), path.with_suffix(".pid")
+        try:
+            with writing(path):
+                lock.acquire(timeout=0)
+        except Timeout:
+            pid = owner.read_text() if owner.exists() else "unknown"
+            raise ChatlibError(
+                f"Process {pid} is already working on stage {stage!r} of run {self.name!r}: "
+                "wait for it, stop it, or use another run name."
+            ) from None
         try:
             atomic_write(owner, str(os.getpid()))
             yield
@@ -219,7 +209,7 @@ def system_info() -> dict[str, Any]:
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
         "chatlib": __version__,
-        "git_commit": _output("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"),
+        "git_commit": _git_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
@@ -233,15 +223,14 @@ def system_info() -> dict[str, Any]:
     }
 
 
-def _output(*command: str) -> str | None:
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return None
 
 
 def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        if found:
-            return found[1]
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     return platform.processor() or platform.machine()

@@ -7,6 +7,7 @@ train on the very same rows, step by step.
 """
 
 import base64
+import contextlib
 import queue
 import threading
 import weakref
@@ -117,8 +118,7 @@ class Lane:
                 self.reading = self.stream(0)
             else:
                 raise ChatlibError(
-                    "There is too little data for every process to get a share: "
-                    "use fewer processes, a larger micro-batch, or more text."
+                    "There is too little data to deal out: it takes some dozens of documents."
                 )
 
 
@@ -135,12 +135,12 @@ class Loader:
         world_size: int, micro_batches: int, device: torch.device | str,
     ):  # fmt: skip
         step_rows = batch * micro_batches * world_size
-        count = gcd(LANES, step_rows)
-        count = count if count % world_size == 0 else world_size
-        self.lanes = {n: make_lane(n, count) for n in range(rank, count, world_size)}
+        lanes = gcd(LANES, step_rows)
+        lanes = lanes if lanes % world_size == 0 else world_size
+        self.lanes = {n: make_lane(n, lanes) for n in range(rank, lanes, world_size)}
         self.snapshots = {n: lane.snapshot() for n, lane in self.lanes.items()}
-        self.batch, self.lane_rows, self.device = batch, step_rows // count, torch.device(device)
-        self.geometry = [count, self.lane_rows, seq_len]
+        self.batch, self.lane_rows, self.device = batch, step_rows // lanes, torch.device(device)
+        self.geometry = [lanes, self.lane_rows, seq_len]
         self.stop: Callable[[], None] | None = None
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -205,9 +205,9 @@ class BestFitLoader(Loader):
         self, source: Source, tokenizer: Tokenizer, batch: int, seq_len: int, *, split="train",
         rank=0, world_size=1, micro_batches=1, device="cpu", buffer=1000,
     ):  # fmt: skip
-        def lane(number: int, count: int) -> Lane:
+        def lane(number: int, lanes: int) -> Lane:
             def stream(start: int):
-                documents = source.documents(split, number, count, start)
+                documents = source.documents(split, number, lanes, start)
                 return _pieces(documents, tokenizer, seq_len)
 
             return Lane(stream, seq_len + 1, buffer)
@@ -218,8 +218,8 @@ class BestFitLoader(Loader):
 class ConversationLoader(Loader):
     """Conversations packed for fine-tuning: never cut in two, gaps padded, targets -1 where masked.
 
-    `conversations(start)` iterates from position `start`. One longer than a row keeps its
-    beginning; one whose beginning has nothing to learn from is left out.
+    `conversations(start)` iterates from position `start`, any of which must be quick to reach. A
+    conversation longer than a row keeps its beginning, or is left out if that teaches nothing.
     """
 
     def __init__(
@@ -228,11 +228,16 @@ class ConversationLoader(Loader):
     ):  # fmt: skip
         padding = np.array([[tokenizer.bos], [-1]], dtype=np.int32)
 
-        def lane(number: int, count: int) -> Lane:
+        def lane(number: int, lanes: int) -> Lane:
             def stream(start: int):
-                mine = enumerate(conversations(start), start)
-                mine = ((i, conversation) for i, conversation in mine if i % count == number)
-                return _rendered(mine, tokenizer, seq_len + 1)
+                for position in count(start + (number - start) % lanes, lanes):
+                    conversation = next(iter(conversations(position)), None)
+                    if conversation is None:
+                        return
+                    ids, mask = render(tokenizer, conversation, seq_len + 1)
+                    labels = np.where(np.array(mask) == 1, ids, -1)
+                    if (labels >= 0).any():
+                        yield position + 1, [np.array([ids, labels], dtype=np.int32)]
 
             return Lane(stream, seq_len + 1, buffer, padding)
 
@@ -248,14 +253,6 @@ def _pieces(documents: Iterator[tuple[int, str]], tokenizer: Tokenizer, longest:
                 pieces.append(np.array([piece], dtype=np.int32))
         if pieces:
             yield chunk[-1][0] + 1, pieces
-
-
-def _rendered(conversations: Iterator[tuple[int, dict]], tokenizer: Tokenizer, longest: int):
-    for position, conversation in conversations:
-        ids, mask = render(tokenizer, conversation, longest)
-        labels = np.where(np.array(mask) == 1, ids, -1)
-        if (labels >= 0).any():
-            yield position + 1, [np.array([ids, labels], dtype=np.int32)]
 
 
 def _work_ahead(lanes: dict[int, Lane], lane_rows: int, batch: int, device, ready, stopped) -> None:
@@ -281,10 +278,8 @@ def _work_ahead(lanes: dict[int, Lane], lane_rows: int, batch: int, device, read
 
 def _put(ready: queue.Queue, item, stopped: threading.Event) -> None:
     while not stopped.is_set():
-        try:
+        with contextlib.suppress(queue.Full):
             return ready.put(item, timeout=0.05)
-        except queue.Full:
-            continue
 
 
 def _encode(snapshot: tuple) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def test_a_finite_corpus_begins_again(tokenizer):
 
 def test_too_little_text_is_said_instead_of_waiting_for_ever(tokenizer):
     loader = BestFitLoader(Listed(some_texts(2)), tokenizer, 1, 16, rank=3, world_size=4)
-    with pytest.raises(ChatlibError, match="too little data for every process"):
+    with pytest.raises(ChatlibError, match="too little data to deal out"):
         next(loader)
     for texts in ([], ["", ""]):
         with pytest.raises(ChatlibError, match="too little data"):

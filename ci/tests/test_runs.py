@@ -37,8 +37,8 @@ def test_latest_is_the_run_that_changed_last():
 
 
 def test_a_run_keeps_its_scale():
-    Run.create_or_open("r")
     Run.create_or_open("r", "gpu")
+    assert Run.create_or_open("r").manifest["scale"] == "gpu"
     with pytest.raises(ChatlibError, match="made at scale 'gpu', not 'node'"):
         Run.create_or_open("r", "node")
 
@@ -64,7 +64,7 @@ def test_a_damaged_manifest_is_named():
     run = Run.create_or_open("r")
     (run.path / "manifest.json").write_text('{"scale": ')
     with pytest.raises(ChatlibError, match=r"manifest\.json cannot be read"):
-        Run.create_or_open("r")
+        Run.create_or_open("r", "laptop")
 
 
 def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
@@ -143,8 +143,9 @@ def test_two_processes_cannot_work_on_one_stage():
     finally:
         holder.kill()
         holder.communicate()
-    with run.lock("base"):  # the killed process no longer holds it
-        pass
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), run.lock("base"):  # the dead hold nothing
+            _ = 1 / 0
 
 
 def test_system_info_is_json_and_knows_this_machine():

@@ -261,6 +261,12 @@ def describe(scale: Scale, device_name: str | None = None, gpus: int | None = No
         f"  tokens     {plan.tokens / 1e6:,.1f}M = {plan.steps:,} steps of {plan.batch_tokens:,}",
         f"  compute    {plan.flops:.2e} FLOP ({plan.flops_per_token:.3e} a token)",
     ]
+    if scale.train_tokens_slow:
+        slow = make_plan(scale, slow=True)
+        lines.append(
+            f"             on a CPU without native bfloat16: {slow.tokens / 1e6:,.1f}M tokens, "
+            f"{slow.steps:,} steps"
+        )
     gpus = gpus or scale.gpus
     if not gpus:
         return "\n".join(lines)

@@ -1,5 +1,6 @@
 """From a corpus to a base model: train the tokenizer, then predict the next token."""
 
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -53,7 +54,7 @@ def train_tokenizer(run: Run, scale: Scale) -> Tokenizer:
         scale.vocab_size,
         max_digits=scale.max_digits,
         max_chars=scale.tokenizer_chars,
-        progress=True,
+        progress=sys.stderr.isatty(),
     )
     tokenizer.save(run.tokenizer_path)
     seconds = round(time.perf_counter() - began, 2)

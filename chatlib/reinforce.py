@@ -16,6 +16,7 @@ from chatlib.chat_evaluation import reply_text
 from chatlib.conversation import render_prompt
 from chatlib.distributed import Distributed, cleanup, setup
 from chatlib.engine import Engine, Reply
+from chatlib.errors import ChatlibError
 from chatlib.finetuning import require_finished
 from chatlib.model import GPT
 from chatlib.pretraining import load_model, load_tokenizer, optimizer_for
@@ -42,9 +43,19 @@ class Rollouts:
         dist: Distributed,
     ):
         self.engine = Engine(model, tokenizer)
-        self.tokenizer, self.problems, self.scale, self.dist = tokenizer, problems, scale, dist
+        self.tokenizer, self.scale, self.dist = tokenizer, scale, dist
+        room = scale.sequence_len - scale.rl_max_tokens
+        self.problems = [p for p in problems if len(self.prompt(p)) <= room]
+        if not self.problems:
+            raise ChatlibError(
+                f"No problem leaves room for an answer of {scale.rl_max_tokens} tokens in a context "
+                f"of {scale.sequence_len}; use shorter problems or a smaller rl_max_tokens."
+            )
         self.step = 0
         self.stats: dict[str, float] = {}
+
+    def prompt(self, problem: Problem) -> list[int]:
+        return render_prompt(self.tokenizer, problem.conversation)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         while True:
@@ -56,7 +67,7 @@ class Rollouts:
         first = (self.step * self.dist.world_size + self.dist.rank) * asked
         n = self.scale.rl_samples
         chosen = [self.problems[(first + i) % len(self.problems)] for i in range(asked)]
-        prompts = [render_prompt(self.tokenizer, problem.conversation) for problem in chosen]
+        prompts = [self.prompt(problem) for problem in chosen]
         replies = self.engine.generate_batch(
             prompts,
             n,

@@ -1,0 +1,299 @@
+"""Checks of the exercises on attention. Each takes your answer, says what is wrong or prints Right.
+
+They compare with PyTorch or with plain arithmetic, and look for the likely slips first.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chatlib.checks import Wrong
+from chatlib.model import GPTConfig
+from chatlib.scaling import count_parameters, flops_per_token
+
+
+def _normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _same(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> bool:
+    return a.shape == b.shape and torch.allclose(a.float(), b.float(), atol=tolerance)
+
+
+def _tensor(answer: object, shape: tuple[int, ...], what: str) -> Tensor:
+    """The answer, if it is a tensor of this shape."""
+    if not isinstance(answer, Tensor):
+        raise Wrong(f"{what} must be a tensor; yours is {type(answer).__name__}.")
+    if answer.shape != shape:
+        raise Wrong(f"{what} must have shape {shape}; yours has {tuple(answer.shape)}.")
+    return answer
+
+
+def _expect(y: Tensor, right: Tensor, slips: dict[str, Tensor], otherwise: str) -> None:
+    """Raise what is known about this wrong answer, if it is wrong."""
+    if _same(y, right):
+        return
+    for message, slip in slips.items():
+        if _same(y, slip):
+            raise Wrong(message)
+    raise Wrong(f"{otherwise}: the largest difference is {(y - right).abs().max():.2g}.")
+
+
+def check_softmax(softmax: Callable) -> None:
+    """softmax(scores (..., V), temperature) -> (..., V)."""
+    scores = _normal(2, 3, 5)
+    p = _tensor(softmax(scores, 1.0), (2, 3, 5), "softmax(scores, 1.0)")
+    if not _same(p.sum(-1), torch.ones(2, 3)):
+        for axis in (0, 1):
+            if _same(p, scores.softmax(axis)):
+                raise Wrong(f"Your shares sum to 1 along axis {axis}; scores lie along the last.")
+        raise Wrong("The probabilities of one row do not sum to 1: divide by the row's own sum.")
+    if not _same(p, scores.softmax(-1)):
+        raise Wrong("The shares sum to 1 but are not proportional to e to the power of the scores.")
+    for large in (1000.0, -1000.0):
+        if not _same(softmax(scores + large, 1.0), p):
+            raise Wrong(
+                f"With {large:+.0f} added to every score nothing should change, but e to such a "
+                "power is no float32: subtract the largest score of each row first."
+            )
+    hot = softmax(scores, 2.0)
+    if _same(hot, (scores * 2).softmax(-1)):
+        raise Wrong("At temperature 2 you sharpen: divide the scores by it, do not multiply.")
+    if not _same(hot, (scores / 2).softmax(-1)):
+        raise Wrong("At temperature 2 the shares are off: divide the scores before taking e^.")
+    cold = softmax(scores, 0)
+    if not _same(cold, F.one_hot(scores.argmax(-1), 5)):
+        raise Wrong("At temperature 0 all probability belongs to the largest score; say so apart.")
+    print("Right: your softmax sums to 1, survives large scores and knows temperature 0.")
+
+
+def check_visible(visible: Callable) -> None:
+    """visible(positions (T,), n_keys, window) -> bool (T, n_keys)."""
+    all_six, late = torch.arange(6), torch.tensor([7, 8])
+    cases = ((all_six, 6, -1), (all_six, 6, 2), (late, 9, -1), (late, 9, 3))
+    for positions, n_keys, window in cases:
+        call = f"visible({positions.tolist()}, {n_keys}, {window})"
+        mask = _tensor(visible(positions, n_keys, window), (len(positions), n_keys), call)
+        for row, p in enumerate(positions.tolist()):
+            for j in range(n_keys):
+                _check_pair(call, bool(mask[row, j]), p, j, window, row)
+    print("Right: nobody sees the future, and a window of w admits w + 1 keys.")
+
+
+def _check_pair(call: str, seen: bool, p: int, j: int, window: int, row: int) -> None:
+    if seen and j > p:
+        raise Wrong(f"{call}: your mask lets position {p} see position {j}, which is its future.")
+    if seen and window >= 0 and j < p - window:
+        raise Wrong(f"{call}: position {p} sees position {j}, which is {p - j} back.")
+    if not seen and j == p:
+        raise Wrong(f"{call}: position {p} does not see itself.")
+    if not seen and window >= 0 and j == p - window:
+        raise Wrong(
+            f"{call}: position {p} does not see position {j}, exactly {window} back: "
+            "a window of w admits w + 1 keys."
+        )
+    if not seen and window < 0 and j <= p:
+        if p > row and j > row:
+            raise Wrong(
+                f"{call}: position {p} does not see {j}. Row {row} of the mask belongs to "
+                f"position {p}: use `positions`, not the number of the row."
+            )
+        raise Wrong(f"{call}: a negative window sets no limit, but {p} does not see {j}.")
+    if not seen and p - window < j < p:
+        raise Wrong(f"{call}: position {p} does not see position {j}, inside its window.")
+
+
+def check_head(head: Callable) -> None:
+    """head(x (T, C), wq, wk, wv (C, D)) -> (T, D), causal."""
+    x, (wq, wk, wv) = _normal(7, 16), (_normal(16, 8, seed=s) for s in (1, 2, 3))
+    q, k, v = x @ wq, x @ wk, x @ wv
+    hidden = torch.ones(7, 7, dtype=torch.bool).triu(1)
+    right = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
+    y = _tensor(head(x, wq, wk, wv), (7, 8), "head(x, wq, wk, wv)")
+    scores, never = q @ k.T, -math.inf
+    scaled = scores / math.sqrt(8)
+
+    def shares(scores: Tensor, value: float = never, axis: int = -1) -> Tensor:
+        return scores.masked_fill(hidden, value).softmax(axis)
+
+    late = scaled.softmax(-1).masked_fill(hidden, 0)
+    slips = {
+        "Your head reads the future: hide the scores above the diagonal.": scaled.softmax(-1),
+        "You do not divide the scores by √D.": shares(scores),
+        "You divide by D; divide by √D.": shares(scores / 8),
+        "You divide by √C; a query has D numbers.": shares(scores / 4),
+        "A hidden score of 0 gets a share, since e^0 is 1: use -inf.": shares(scaled, 0),
+        "You hide after the softmax, so what is left does not sum to 1: hide the scores.": late,
+        "Your softmax runs over who asks; a row is one query's.": shares(scaled, never, 0),
+        "Rows of scores belong to queries, not to keys.": shares(scaled.T),
+    }
+    _expect(y, right, {message: w @ v for message, w in slips.items()}, "Not causal attention")
+    print("Right: your head equals PyTorch's, and no position sees what comes after it.")
+
+
+def check_rotate(rotate: Callable) -> None:
+    """rotate(x (T, D), positions (T,), base) -> (T, D)."""
+    x, positions, base = _normal(5, 8), torch.tensor([0, 1, 2, 3, 50]), 100.0
+    y = _tensor(rotate(x, positions, base), (5, 8), "rotate(x, positions, base)")
+
+    def turned(sign: int = 1, power: int = 2, at: Tensor = positions) -> Tensor:
+        angle = sign * at[:, None] * base ** (-power * torch.arange(4) / 8)
+        return torch.cat(_turn(x[:, :4], x[:, 4:], angle), dim=-1)
+
+    if not _same(y[0], x[0]):
+        raise Wrong("At position 0 nothing may turn, but your first row has changed.")
+    if not _same(y.norm(dim=-1), x.norm(dim=-1)):
+        raise Wrong("A turn keeps lengths, and yours does not: a·cos - b·sin, a·sin + b·cos.")
+    angle = positions[:, None] * base ** (-2 * torch.arange(4) / 8)
+    neighbors = torch.stack(_turn(x[:, ::2], x[:, 1::2], angle), dim=-1).flatten(1)
+    slips = {
+        "You pair neighbors (0 with 1); here number i turns with number i + D/2.": neighbors,
+        "You turn the other way: the first of a pair is a·cos - b·sin.": turned(sign=-1),
+        "Pair i turns by base^(-2i/D) a token; you use base^(-i/D).": turned(power=1),
+        "Your later pairs turn faster; the exponent -2i/D is negative.": turned(power=-2),
+        "You turn by the row's number; use `positions`.": turned(at=torch.arange(5)),
+    }
+    _expect(y, turned(), slips, "Lengths are kept, but pair i must turn position · base^(-2i/D)")
+    print("Right: lengths stay, position 0 stays, and scores depend on distance alone.")
+
+
+def _turn(a: Tensor, b: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    return a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()
+
+
+def check_grouped(grouped: Callable) -> None:
+    """grouped(q (B, T, H, D), k and v (B, T, Hkv, D)) -> (B, T, H, D), causal."""
+    q, k, v = _normal(2, 5, 6, 4), _normal(2, 5, 3, 4, seed=1), _normal(2, 5, 3, 4, seed=2)
+    y = _tensor(grouped(q, k, v), (2, 5, 6, 4), "grouped(q, k, v)")
+
+    def attention(k: Tensor, v: Tensor, causal: bool = True) -> Tensor:
+        heads = (t.transpose(1, 2) for t in (q, k, v))
+        return F.scaled_dot_product_attention(*heads, is_causal=causal).transpose(1, 2)
+
+    each = [t.repeat_interleave(2, dim=2) for t in (k, v)]
+    tiled = [t.repeat(1, 1, 2, 1) for t in (k, v)]
+    slips = {
+        "Query heads 0 and 1 share key head 0, but your head 1 reads key head 1: repeat each head "
+        "in place (0 0 1 1 2 2), not the whole row (0 1 2 0 1 2).": attention(*tiled),
+        "Your heads read the future: it must stay causal.": attention(*each, causal=False),
+        "Keys are repeated in place and values are not: use one order.": attention(
+            each[0], tiled[1]
+        ),
+    }
+    _expect(y, attention(*each), slips, "Query head h must read key and value head h // (H / Hkv)")
+    print("Right: neighboring query heads share a key head and a value head.")
+
+
+def check_count(count: Callable) -> None:
+    """count(config) -> (parameters, training FLOPs a token)."""
+    for shape in ((1024, 4, 4, 4, 128, 256), (32_768, 12, 6, 3, 768, 2048)):
+        config = GPTConfig(*shape)
+        answer = count(config)
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise Wrong("Return two numbers: parameters, and FLOPs a token.")
+        _check_parameters(config, answer[0])
+        _check_flops(config, answer[1])
+    print("Right: both counts agree with the library for two models.")
+
+
+def _check_parameters(config: GPTConfig, answer: float) -> None:
+    p = count_parameters(config)
+    kv = config.n_kv_head * config.head_dim
+    L, C = config.n_layer, config.n_embd
+    gates = p.matrices - L * (10 * C * C + 2 * C * kv)
+    slips = {
+        "You left out the head; it is a matrix of its own, not the embedding again.": p.head,
+        "You left out the value tables of every other layer.": p.value_embeddings,
+        "You left out the gates of the value tables.": gates,
+        "You left out the scalars: 2 a layer, smear and backout, and the smear's gate.": p.scalars,
+        "Keys and values have n_kv_head heads, fewer than queries.": -2 * L * C * (C - kv),
+    }
+    for message, missing in slips.items():
+        if missing and answer == p.total - missing:
+            raise Wrong(message)
+    if answer != p.total:
+        raise Wrong(f"A model of this shape has {p.total:,} parameters; you count {answer:,}.")
+
+
+def _check_flops(config: GPTConfig, answer: float) -> None:
+    right, p = flops_per_token(config), count_parameters(config)
+    dense = 6 * p.scaling
+    all_keys = dense + 12 * config.n_embd * config.sequence_len * config.n_layer
+    with_tables = right + 6 * (p.embedding + p.value_embeddings)
+    slips = {
+        "That is the forward pass alone; the backward pass does twice as much again.": right / 3,
+        "You left out attention: 12 a channel and visible key.": dense,
+        "You let every layer see all keys; the short windows see fewer.": all_keys,
+        "Tables are looked up, not multiplied: leave them out.": with_tables,
+    }
+    for message, slip in slips.items():
+        if math.isclose(answer, slip) and not math.isclose(right, slip):
+            raise Wrong(message)
+    if not math.isclose(answer, right):
+        raise Wrong(f"This model takes {right:,.0f} FLOPs a token; you count {answer:,.0f}.")
+
+
+def check_streamed(streamed: Callable) -> None:
+    """streamed(q (D,), blocks): blocks yields (keys (n, D), values (n, D)) once -> (D,)."""
+    for size in (1.0, 300.0):
+        q, k, v = size * _normal(8), _normal(24, 8, seed=1), _normal(24, 8, seed=2)
+        order = (k @ q).argsort()  # ever larger scores turn up
+        k, v = k[order], v[order]
+        right = (k @ q / math.sqrt(8)).softmax(0) @ v
+
+        def blocks(k: Tensor = k, v: Tensor = v) -> Iterator[tuple[Tensor, Tensor]]:
+            yield from zip(k.split(5), v.split(5), strict=True)
+
+        y = _tensor(streamed(q, blocks()), (8,), "streamed(q, blocks)")
+        if not y.isfinite().all():
+            raise Wrong("Large scores overflow: keep the largest score so far and subtract it.")
+        scores = (k @ q / math.sqrt(8)).split(5)
+        _expect(y, right, _streaming_slips(scores, v.split(5)), "Not the attention over all keys")
+    print("Right: one pass, one block at a time, and the same answer as with all scores at once.")
+
+
+def _streaming_slips(scores: tuple[Tensor, ...], values: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Known slips; the largest score of each block is the largest so far."""
+    tops = [s.max() for s in scores]
+    shares = [(s - top).exp() for s, top in zip(scores, tops, strict=True)]
+    means = [s.softmax(0) @ v for s, v in zip(scores, values, strict=True)]
+    kept = sum(share @ v for share, v in zip(shares, values, strict=True))
+    total = sum(s.sum() * (t - tops[-1]).exp() for s, t in zip(shares, tops, strict=True))
+    mean, unshrunk = sum(means) / len(means), kept / sum(s.sum() for s in shares)
+    return {
+        "You average the blocks' answers, but a block with larger scores weighs more.": mean,
+        "When a larger score turns up, shrink all that was summed by e^(old - new).": unshrunk,
+        "You shrink the sum of the weights and not that of the values; do both.": kept / total,
+    }
+
+
+def check_induction(scores: Callable) -> None:
+    """scores(maps (L, B, H, T, T), n) -> (L, H); each row is a bos, n tokens, the same n again."""
+    n, (L, B, H) = 6, (2, 3, 4)
+    T = 1 + 2 * n
+    maps = torch.eye(T).expand(L, B, H, T, T).clone()
+    q = torch.arange(n + 1, T)
+
+    def looks(layer: int, head: int, back: int, rows: Tensor) -> None:
+        maps[layer, :, head, rows] = 0
+        maps[layer, :, head, rows, rows - back] = 1
+
+    looks(1, 2, n - 1, q)  # the induction head
+    looks(0, 3, n, q)  # sees the same token
+    looks(0, 1, 1, torch.arange(1, T))  # sees the one before
+    answer = _tensor(scores(maps, n), (L, H), "scores(maps, n)")
+    if answer[0, 3] > 0.5:
+        raise Wrong("You score who reads the same token; look one place on, at what followed it.")
+    if answer[0, 1] > 0.5:
+        raise Wrong("You score a head that reads the token one back.")
+    if answer[1, 2] < 0.99:
+        raise Wrong(
+            f"A perfect induction head gets {answer[1, 2]:.2f} from you instead of 1: average over "
+            "the second copy only; the first has nothing to repeat."
+        )
+    if answer.sum() > 1.01:
+        raise Wrong("Heads that look elsewhere should score 0.")
+    print("Right: layer 1, head 2 is the induction head, and no other head is mistaken for one.")

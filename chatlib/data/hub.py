@@ -25,6 +25,31 @@ ATTEMPTS = 3  # each with several of the library's own
 LONGEST_WAIT = 60.0  # seconds
 
 
+def _shards(last: int) -> dict[str, list[str]]:
+    names = [f"shard_{i:05d}.parquet" for i in range(last + 1)]
+    return {"train": names[:-1], "validation": names[-1:]}
+
+
+# Corpora on the hub: repository, and the files of each split. Validation is fixed by name, so that
+# it does not depend on how much has been downloaded.
+CORPORA = {
+    "climbmix": ("karpathy/climbmix-400b-shuffle", _shards(6542)),
+    "fineweb-edu": ("karpathy/fineweb-edu-100b-shuffle", _shards(1822)),
+    "tinystories": (
+        "roneneldan/TinyStories",
+        {
+            "train": [
+                "data/train-00000-of-00004-2d5a1467fff1081b.parquet",
+                "data/train-00001-of-00004-5852b56a2bd28fd9.parquet",
+                "data/train-00002-of-00004-a26307300439e943.parquet",
+                "data/train-00003-of-00004-d243063613e5a057.parquet",
+            ],
+            "validation": ["data/validation-00000-of-00001-869c898b519ad725.parquet"],
+        },
+    ),
+}
+
+
 class DamagedFile(Exception):
     """What arrived is not what the hub says it holds."""
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,40 +29,14 @@ ROWS = 1024  # rows of parquet that go to one reader together
 STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 FILE = 2**32  # a parquet document's number is FILE * file + row
 
+Texts = Iterator[tuple[int, str]]  # number and text of each document
 Place = tuple[Path, int, int]  # a document: file, first byte, byte after the last
-
-
-def _shards(last: int) -> dict[str, list[str]]:
-    names = [f"shard_{i:05d}.parquet" for i in range(last + 1)]
-    return {"train": names[:-1], "validation": names[-1:]}
-
-
-# Datasets on the hub: repository, and the files of each split. Validation is fixed by name, so
-# that it does not depend on how much has been downloaded.
-HUB = {
-    "climbmix": ("karpathy/climbmix-400b-shuffle", _shards(6542)),
-    "fineweb-edu": ("karpathy/fineweb-edu-100b-shuffle", _shards(1822)),
-    "tinystories": (
-        "roneneldan/TinyStories",
-        {
-            "train": [
-                "data/train-00000-of-00004-2d5a1467fff1081b.parquet",
-                "data/train-00001-of-00004-5852b56a2bd28fd9.parquet",
-                "data/train-00002-of-00004-a26307300439e943.parquet",
-                "data/train-00003-of-00004-d243063613e5a057.parquet",
-            ],
-            "validation": ["data/validation-00000-of-00001-869c898b519ad725.parquet"],
-        },
-    ),
-}
 
 
 class Source(Protocol):
     """Text in documents."""
 
-    def documents(
-        self, split: str, rank: int = 0, world_size: int = 1, start: int = 0
-    ) -> Iterator[tuple[int, str]]:
+    def documents(self, split: str, rank: int = 0, world_size: int = 1, start: int = 0) -> Texts:
         """One pass over (number, text) of the share of `rank`, beginning at number `start`."""
 
     def describe(self) -> dict[str, Any]:
@@ -76,13 +51,13 @@ def open_source(corpus: str) -> Source:
     """
     if corpus == "world":
         return WorldSource()
-    if corpus in HUB:
+    if corpus in hub.CORPORA:
         return _hub_source(corpus)
     path = Path(corpus).expanduser()
     if not path.exists():
         raise ChatlibError(
-            f"There is no corpus {corpus!r}: use world, {', '.join(HUB)}, or the path of a text, "
-            ".jsonl or .parquet file or of a folder of them."
+            f"There is no corpus {corpus!r}: use world, {', '.join(hub.CORPORA)}, or the path of "
+            "a text, .jsonl or .parquet file, or of a folder of them."
         )
     files = _files(path)
     if any(file.suffix == ".parquet" for file in files.values()):
@@ -93,17 +68,17 @@ def open_source(corpus: str) -> Source:
 class WorldSource:
     """The small world: endless training documents, and a fixed number of held-out ones."""
 
-    def documents(self, split, rank=0, world_size=1, start=0):
-        world, first = World(), start + (rank - start) % world_size
-        ends = VALIDATION_DOCUMENTS if split == "validation" else None
-        for number, document in enumerate(world.documents(split, first, world_size)):
-            index = first + number * world_size
-            if ends is not None and index >= ends:
-                return
-            yield index, document.text
+    def __init__(self):
+        self.world = World()
 
-    def describe(self):
-        return {"corpus": "world", "seed": World().seed}
+    def documents(self, split: str, rank: int = 0, world_size: int = 1, start: int = 0) -> Texts:
+        for number in count(start + (rank - start) % world_size, world_size):
+            if split == "validation" and number >= VALIDATION_DOCUMENTS:
+                return
+            yield number, self.world.document(split, number).text
+
+    def describe(self) -> dict[str, Any]:
+        return {"corpus": "world", "seed": self.world.seed}
 
 
 class TextSource:
@@ -135,13 +110,13 @@ class TextSource:
             random.Random(split).shuffle(self.places[split])
         self.sha256 = digest.hexdigest()
 
-    def documents(self, split, rank=0, world_size=1, start=0):
+    def documents(self, split: str, rank: int = 0, world_size: int = 1, start: int = 0) -> Texts:
         places = self.places[split]
         for number in range(start + (rank - start) % world_size, len(places), world_size):
             if text := _read(*places[number]):
                 yield number, text
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         return {
             "corpus": str(self.path),
             "held_out": self.held_out or "the last tenth of the documents",
@@ -163,7 +138,7 @@ class ParquetSource:
     ):  # fmt: skip
         self.described, self.files, self.locate, self.tenth = described, files, locate, tenth
 
-    def documents(self, split, rank=0, world_size=1, start=0):
+    def documents(self, split: str, rank: int = 0, world_size: int = 1, start: int = 0) -> Texts:
         first, skip = divmod(start, FILE)
         for number, path in enumerate(self.locate(self.files[split][first:]), first):
             part = split if self.tenth else None
@@ -171,12 +146,12 @@ class ParquetSource:
                 yield number * FILE + row, text
             skip = 0
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         return self.described
 
 
 def _hub_source(corpus: str) -> ParquetSource:
-    repo, files = HUB[corpus]
+    repo, files = hub.CORPORA[corpus]
     described = {"corpus": corpus, "repository": repo, "held_out": files["validation"]}
     return ParquetSource(described, files, lambda names: hub.stream(repo, names))
 
@@ -280,9 +255,7 @@ def _read(file: Path, start: int, end: int) -> str:
     return text
 
 
-def _rows(
-    path: Path, split: str | None, rank: int, world_size: int, skip: int
-) -> Iterator[tuple[int, str]]:
+def _rows(path: Path, split: str | None, rank: int, world_size: int, skip: int) -> Texts:
     """(row, text) of `rank`'s share of the file, or of its part for `split`, from row `skip`."""
     try:
         file = pq.ParquetFile(path)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatlib.data.sources import HUB, _passages, open_source
+from chatlib.data.hub import CORPORA
+from chatlib.data.sources import _passages, open_source
 from chatlib.data.world import VALIDATION_DOCUMENTS, World
 from chatlib.errors import ChatlibError
 
@@ -185,14 +186,14 @@ def test_nothing_is_read_before_its_turn(tmp_path):
 
 
 def test_every_hub_corpus_pins_its_validation_files():
-    for corpus, (repo, files) in HUB.items():
+    for corpus, (repo, files) in CORPORA.items():
         source = open_source(corpus)  # asks nothing of the network
         assert source.describe()["held_out"] == files["validation"]
         assert not set(files["train"]) & set(files["validation"])
         assert repo.count("/") == 1
-    assert HUB["climbmix"][1]["train"][0] == "shard_00000.parquet"
-    assert len(HUB["climbmix"][1]["train"]) == 6542
-    assert HUB["climbmix"][1]["validation"] == ["shard_06542.parquet"]
+    assert CORPORA["climbmix"][1]["train"][0] == "shard_00000.parquet"
+    assert len(CORPORA["climbmix"][1]["train"]) == 6542
+    assert CORPORA["climbmix"][1]["validation"] == ["shard_06542.parquet"]
 
 
 # Bad input

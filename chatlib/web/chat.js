@@ -17,6 +17,7 @@ let messages = JSON.parse(sessionStorage.getItem("messages") || "[]");
 let settings = JSON.parse(localStorage.getItem("settings") || "{}");
 let model = null;
 let running = null; // the AbortController of the reply being written
+let frame = null; // the next redrawing, once asked for
 let lookInside = false;
 
 // ---------------------------------------------------------------- talking to the server
@@ -81,7 +82,7 @@ async function answer() {
     for await (const chunk of events(response)) {
       if (chunk.error) throw new Error(chunk.error.message);
       absorb(reply, chunk);
-      redrawLast();
+      frame ??= requestAnimationFrame(redrawLast); // once a frame, however fast tokens come
     }
     announce("The reply is complete.");
   } catch (error) {
@@ -130,6 +131,8 @@ function draw() {
 }
 
 function redrawLast() {
+  frame = null;
+  if (!running) return;
   const near = nearBottom();
   $("log").lastElementChild.replaceWith(drawMessage(messages.at(-1), messages.length - 1));
   scrollDown(near);
@@ -221,7 +224,7 @@ function drawTokens(tokens) {
   return box;
 }
 
-const percent = (p) => (p > 0.9995 ? "100%" : p < 0.001 ? "under 0.1%" : `${(100 * p).toFixed(1)}%`);
+const percent = (p) => (p > 0.9995 ? "100%" : p < 0.001 ? "< 0.1%" : `${(100 * p).toFixed(1)}%`);
 
 // A token as a reader can see it: spaces and line ends marked, pieces of a character as bytes.
 function visible({ token, bytes }) {

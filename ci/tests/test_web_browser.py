@@ -157,8 +157,9 @@ def test_text_of_a_model_never_runs(page):
 
 def test_stop_regenerate_edit_copy_and_new_chat(page):
     tokenizer = byte_tokenizer()
-    engine = Engine(random_model(tokenizer, context=4096, seed=3), tokenizer)
-    with serving(engine) as (address, scheduler, _):
+    script = ids(tokenizer, "<|assistant_start|>", "a", "b", "a")  # and so on without end
+    engine = Engine(reciting_model(tokenizer, script, context=8192), tokenizer)
+    with serving(engine, rows=2) as (address, scheduler, _):
         page.goto(address)
         page.get_by_role("button", name="Settings").click()
         page.get_by_label("Longest reply").fill("4000")
@@ -171,7 +172,7 @@ def test_stop_regenerate_edit_copy_and_new_chat(page):
         until(lambda: len(page.locator("article .body").last.inner_text()) > 20)
         shot(page, "writing")
         page.get_by_role("button", name="Stop").click()
-        page.get_by_text("Stopped.").wait_for()
+        page.locator(".note", has_text="Stopped.").wait_for()
         until(lambda: not scheduler.live)
         page.get_by_role("button", name="Settings").click()
         page.get_by_label("Longest reply").fill("8")

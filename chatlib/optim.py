@@ -63,7 +63,7 @@ def muon_direction(grad: Tensor, momentum: Tensor, second: Tensor, mu: Tensor, d
     # MuonEq: all rows equally long (arXiv 2603.28254).
     length = x.norm(dim=(-2, -1), keepdim=True) / math.sqrt(rows)
     x = x * (length / x.norm(dim=-1, keepdim=True).clamp(min=1e-10))
-    x = orthogonalize(x.to(dtype)).float()
+    x = orthogonalize(x.to(dtype)).to(grad.dtype)
     # Muon+: the norm an orthogonal matrix would have (arXiv 2602.21545).
     size = math.sqrt(min(rows, cols))
     x = _scale_to(x, size)

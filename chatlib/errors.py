@@ -2,4 +2,4 @@
 
 
 class ChatlibError(Exception):
-    """A mistake the user can mend: its message says in one sentence what was wrong and what to do."""
+    """A mistake the user can mend: one sentence says what was wrong and what to do."""

@@ -128,6 +128,7 @@ def _pretrain(run: Run, scale: Scale, dist: Distributed) -> dict:
         loader=BestFitLoader(
             source, tokenizer, rows, scale.sequence_len, rank=dist.rank, world_size=dist.world_size,
             micro_batches=micro_batches, device=dist.device,
+            buffer=max(scale.sequence_len // 16, 8),  # per lane; more holds short documents back
         ),
         schedule=Schedule(plan.steps, scale.warmup_steps, scale.warmdown, scale.final_lr),
         micro_batches=micro_batches,

@@ -48,7 +48,7 @@ class Rollouts:
         self.problems = [p for p in problems if len(self.prompt(p)) <= room]
         if not self.problems:
             raise ChatlibError(
-                f"No problem leaves room for an answer of {scale.rl_max_tokens} tokens in a context "
+                f"No problem leaves room for {scale.rl_max_tokens} tokens of answer in a context "
                 f"of {scale.sequence_len}; use shorter problems or a smaller rl_max_tokens."
             )
         self.step = 0

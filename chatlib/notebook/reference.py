@@ -1,4 +1,4 @@
-"""The reference run: a laptop-scale run that comes with the book, so that any chapter can begin at once.
+"""The reference run: it comes with the book, so that any chapter can begin at once.
 
 Its weights are stored in half precision; `make book` trains the same model anew.
 """

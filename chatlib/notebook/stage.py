@@ -114,7 +114,7 @@ def draw_reward(rows: list[dict]) -> None:
     figure(
         fig,
         caption="Averages over up to nine neighboring steps; answers sampled at temperature 1.",
-        alt=f"Line chart: mean reward goes from {ends[0]:.2f} to {ends[-1]:.2f} in {steps[-1]} steps.",
+        alt=f"Line chart: mean reward goes from {ends[0]:.2f} to {ends[-1]:.2f}.",
     )
 
 

@@ -1,5 +1,6 @@
 """The loop: its schedule, its equality over processes, its exact resume after being killed."""
 
+import json
 import os
 import random
 import signal
@@ -129,6 +130,32 @@ def test_later_stages_follow_and_refuse_to_come_first(home, monkeypatch):
     run = Run.open("whole")
     assert {"base", "sft", "rl"} <= run.manifest.keys()
     assert (run.path / "eval" / "rl.json").exists()
+
+
+def test_a_readers_own_text_conversations_and_problems(tmp_path):
+    prose = "The lighthouse keeper counted the ships, and the ships counted on her. " * 40
+    texts, home = tmp_path / "texts", tmp_path / "home"
+    texts.mkdir()
+    for name in ("one", "two", "three"):
+        (texts / f"{name}.txt").write_text(f"Chapter {name}.\n\n{prose}\n\n" * 8)
+    rows = [
+        {"question": f"What is {a} + {a}?", "answer": f"{2 * a} #### {2 * a}"} for a in range(40)
+    ]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chats = [
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+    ]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats * 60))
+    own = ["--run", "own"]
+    corpus = ["--scale", "tiny", "--corpus", str(texts), "--set", "vocab_size=300"]
+    chatlib(home, "tokenizer", *own, *corpus)
+    chatlib(home, "pretrain", *own)
+    said = chatlib(home, "eval", *own)
+    assert "bits per byte" in said.stdout and "floor" not in said.stdout
+    data = [str(tmp_path / "chat.jsonl"), str(tmp_path / "sums.jsonl")]
+    chatlib(home, "sft", *own, "--data", data[0], "--data", data[1])
+    chatlib(home, "rl", *own, "--data", data[1])
+    assert {1, 2} == set(curve(home, "own", "rl"))
 
 
 def test_a_second_process_on_the_same_stage_is_refused(home, monkeypatch):

@@ -86,6 +86,7 @@ def prepare(home: str) -> None:
     """What every part runs under: our own home for runs, one thread a process, tiny models."""
     os.environ.update(CHATLIB_HOME=home, CHATLIB_SCALE="tiny", OMP_NUM_THREADS="1")
     os.environ["CHATLIB_NO_VENV"] = "1"  # we are in it
+    os.environ["CHATLIB_COMPILE"] = "0"  # tiny models are trained sooner than compiled
 
 
 def main(argv: list[str]) -> int:

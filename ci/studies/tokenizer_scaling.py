@@ -10,11 +10,17 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import psutil
 import regex
+import tokenizers
+from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from chatlib.runs import atomic_write, system_info
 from chatlib.tokenizer import Tokenizer, split_pattern
@@ -24,21 +30,23 @@ RESULT = ROOT / "book" / "data" / "tokenizer_scaling.json"
 SIZES = (500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)  # characters
 MERGES = 32_503
 VOCABULARIES = (512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
-DOCUMENT = 10_000
+DOCUMENT = 10_000  # characters
+SHORT = 100  # the trainer holds 8,192 documents at a time: with short ones its pieces show
 
 
-def read(folder: str, size: int) -> list[str]:
-    """The first `size` characters of the files, passages of all of them taking turns."""
-    texts = [path.read_text(encoding="utf8") for path in sorted(Path(folder).glob("*.txt"))]
-    longest = max(map(len, texts))
-    starts = range(0, longest, DOCUMENT)
-    passages = [t[i : i + DOCUMENT] for i in starts for t in texts if i < len(t)]
-    return passages[: size // DOCUMENT]
+def read(folder: str, size: int, document: int = DOCUMENT) -> Iterator[str]:
+    """The first `size` characters of the files, passages of all of them taking turns, streamed."""
+    with ExitStack() as stack:
+        paths = sorted(Path(folder).glob("*.txt"))
+        files = [stack.enter_context(path.open(encoding="utf8")) for path in paths]
+        rounds = zip_longest(*(iter(partial(file.read, document), "") for file in files))
+        passages = (passage for passages in rounds for passage in passages if passage)
+        yield from islice(passages, size // document)
 
 
-def measure(folder: str, size: int, trainer: str, merges: int) -> dict:
-    """Train in this process; processor seconds and peak bytes are those beyond the reading."""
-    texts = read(folder, size)
+def measure(folder: str, size: int, trainer: str, merges: int, document: int) -> dict:
+    """Train in this process: processor seconds, and the most memory beyond what was held before."""
+    texts = read(folder, size, document)
     before = resource.getrusage(resource.RUSAGE_SELF)
     held = psutil.Process().memory_info().rss
     if trainer == "rustbpe":
@@ -51,10 +59,8 @@ def measure(folder: str, size: int, trainer: str, merges: int) -> dict:
     return {"seconds": round(spent, 3), "bytes": 1024 * after.ru_maxrss - held}
 
 
-def train_huggingface(texts: list[str], merges: int) -> int:
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
+def train_huggingface(texts: Iterable[str], merges: int) -> int:
+    tokenizer = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(split_pattern()), "isolated")
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
@@ -68,7 +74,7 @@ def train_huggingface(texts: list[str], merges: int) -> int:
 
 def compression(folder: str) -> dict[int, float]:
     """Vocabulary -> bytes a token, on passages that come after those trained on."""
-    train, everything = read(folder, SIZES[-1]), read(folder, sys.maxsize)
+    train, everything = list(read(folder, SIZES[-1])), list(read(folder, sys.maxsize))
     held_out = everything[len(train) :]
     found = {}
     for size in VOCABULARIES:
@@ -88,9 +94,8 @@ def apart(*arguments: object) -> dict:
 def main(folder: str) -> None:
     rows = []
     for size in SIZES:
-        texts = read(folder, size)
-        distinct = len({p for text in texts for p in regex.findall(split_pattern(), text)})
-        row = {"characters": sum(map(len, texts)), "distinct_pieces": distinct}
+        pieces = [p for text in read(folder, size) for p in regex.findall(split_pattern(), text)]
+        row = {"characters": sum(map(len, pieces)), "distinct_pieces": len(set(pieces))}
         row["count"] = apart(folder, size, "rustbpe", 0)
         row["train"] = apart(folder, size, "rustbpe", MERGES if size > SIZES[1] else MERGES // 4)
         rows.append(row)
@@ -102,6 +107,7 @@ def main(folder: str) -> None:
         "merges": MERGES,
         "rows": rows,
         "trainers": others,
+        "short_documents": apart(folder, SIZES[-1], "rustbpe", MERGES, SHORT),
         "bytes_per_token": compression(folder),
         "versions": {name: version(name) for name in names},
         "system": system_info(),
@@ -111,7 +117,8 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        folder, size, trainer, merges = sys.argv[1:]
-        print(json.dumps(measure(folder, int(size), trainer, int(merges))))
+        folder, size, trainer, merges, *document = sys.argv[1:]
+        length = int(document[0]) if document else DOCUMENT
+        print(json.dumps(measure(folder, int(size), trainer, int(merges), length)))
     else:
         main(sys.argv[1])

@@ -118,18 +118,20 @@ _LAPTOP = replace(
     train_tokens_slow=4_194_304,
     batch_tokens=4096,
     device_batch=16,
+    matrix_lr=0.04,
+    embedding_lr=0.15,
     warmup_steps=20,
     warmdown=0.5,
     eval_tokens=131_072,
     checkpoint_every=200,
     sft_conversations=40_000,
     sft_batch_tokens=8192,
-    sft_lr=0.3,
+    sft_lr=0.25,
     rl_steps=60,
     rl_questions=24,
     rl_samples=8,
     rl_max_tokens=64,
-    rl_lr=0.04,
+    rl_lr=0.03,
 )
 
 _NODE = Scale(

@@ -14,7 +14,7 @@ import weakref
 import zlib
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count, islice
+from itertools import count
 from math import gcd, inf
 from typing import Any
 
@@ -27,7 +27,6 @@ from chatlib.errors import ChatlibError
 from chatlib.tokenizer import Tokenizer
 
 LANES = 8  # so that 1, 2, 4 and 8 ranks can take over from each other
-READ_AT_ONCE = 128  # documents tokenized together
 PREFETCH = 4  # batches that wait ready
 
 # A stream, from a position on: (the position after these, token sequences (channels, length)).
@@ -207,8 +206,12 @@ class BestFitLoader(Loader):
     ):  # fmt: skip
         def lane(number: int, lanes: int) -> Lane:
             def stream(start: int):
-                documents = source.documents(split, number, lanes, start)
-                return _pieces(documents, tokenizer, seq_len)
+                for document, text in source.documents(split, number, lanes, start):
+                    ids = tokenizer.encode(text)
+                    cuts = range(0, len(ids), seq_len)
+                    pieces = [[tokenizer.bos, *ids[cut : cut + seq_len]] for cut in cuts]
+                    if pieces:
+                        yield document + 1, [np.array([p], dtype=np.int32) for p in pieces]
 
             return Lane(stream, seq_len + 1, buffer)
 
@@ -242,17 +245,6 @@ class ConversationLoader(Loader):
             return Lane(stream, seq_len + 1, buffer, padding)
 
         super().__init__(lane, batch, seq_len, rank, world_size, micro_batches, device)
-
-
-def _pieces(documents: Iterator[tuple[int, str]], tokenizer: Tokenizer, longest: int):
-    while chunk := list(islice(documents, READ_AT_ONCE)):
-        pieces = []
-        for ids in tokenizer.encode_batch([text for _, text in chunk]):
-            for start in range(0, len(ids), longest):
-                piece = [tokenizer.bos, *ids[start : start + longest]]
-                pieces.append(np.array([piece], dtype=np.int32))
-        if pieces:
-            yield chunk[-1][0] + 1, pieces
 
 
 def _work_ahead(lanes: dict[int, Lane], lane_rows: int, batch: int, device, ready, stopped) -> None:

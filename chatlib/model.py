@@ -173,7 +173,7 @@ class GPT(nn.Module):
         self.residual_scales = nn.Parameter(torch.empty(L))
         self.embedding_scales = nn.Parameter(torch.empty(L))
         self.backout_scale = nn.Parameter(torch.empty(1))
-        self.head = Linear(C, V)
+        self.head = nn.Linear(C, V, bias=False)  # the loss reads its weight
         self.register_buffer("rotary", self._rotary_table(), persistent=False)
 
     def _rotary_table(self) -> Tensor:

@@ -79,7 +79,7 @@ def launch(arguments: Sequence[str], nproc: int = 1, nnodes: int = 1, **rendezvo
     _check_places(nproc)
     with tempfile.TemporaryDirectory(prefix="torchrun-") as logs:
         child = subprocess.Popen(
-            [*_command(nproc, nnodes, rendezvous, logs), *arguments],
+            _command(arguments, nproc, nnodes, rendezvous, logs),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -108,13 +108,15 @@ def _check_places(nproc: int) -> None:
         raise ChatlibError(f"nproc is {nproc}, but this machine has {gpus} GPUs; lower nproc.")
 
 
-def _command(nproc: int, nnodes: int, rendezvous: dict[str, str], logs: str) -> list[str]:
+def _command(arguments, nproc: int, nnodes: int, rendezvous: dict, logs: str) -> list[str]:
     if nproc * nnodes == 1:
-        return [sys.executable]
+        return [sys.executable, *arguments]
     flags = {"nproc_per_node": nproc, "nnodes": nnodes, "tee": 3, "log_dir": logs, **rendezvous}
     place = ["--standalone"] if nnodes == 1 and not rendezvous else []
     named = [f"--{name}={value}" for name, value in flags.items()]
-    return [sys.executable, "-m", "torch.distributed.run", *place, *named]
+    split = int(arguments[0] == "-m")  # "--" keeps torchrun from reading the child's own flags
+    child = [*arguments[:split], "--", *arguments[split:]]
+    return [sys.executable, "-m", "torch.distributed.run", *place, *named, *child]
 
 
 class _Log:

@@ -105,6 +105,9 @@ class Rollouts:
         weights = advantages[:, None].expand(-1, width)
         return tuple(t.to(self.dist.device) for t in (inputs, targets, weights))
 
+    def close(self) -> None:
+        """Nothing works ahead here, so nothing has to be stopped."""
+
     def state_dict(self) -> dict:
         return {"step": self.step}
 

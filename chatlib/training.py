@@ -130,11 +130,13 @@ def train(job: Job, dist: Distributed) -> dict:
             _save(job, dist, step + 1, meter)
         if stopped and not done:
             meter.close()
+            job.loader.close()
             raise KeyboardInterrupt(
                 f"Stopped after step {step + 1}; the same command carries on from there."
             )
     meter.close()
     stop.restore()
+    job.loader.close()  # a thread that still reads when Python ends can abort the process
     return {
         "steps": job.schedule.steps,
         "tokens": meter.tokens,

@@ -22,7 +22,13 @@ def chatlib(home, *arguments, processes=1, check=True):
     """Run the command line in a process of its own, as a reader does."""
     command = [sys.executable, "-m"]
     if processes > 1:
-        command += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+        command += [
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+            "-m",
+            "--",
+        ]
     environment = os.environ | {
         "CHATLIB_HOME": str(home), "CHATLIB_COMPILE": "0", "OMP_NUM_THREADS": "1",
     }  # fmt: skip

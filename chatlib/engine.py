@@ -113,6 +113,7 @@ class Batch:
             engine.model.config, capacity, self.max_len, engine.device, engine.model.dtype
         )
         self.stores = self.cache.keys + self.cache.values
+        self._shape = None
         self.replies: list[Reply] = []
         self.logits = torch.empty(0, engine.model.config.vocab_size, device=engine.device)
 
@@ -200,14 +201,17 @@ class Batch:
         ids = [reply.tokens[-1] for reply in self.replies] + pad
         lengths = [reply.length - 1 for reply in self.replies] + pad
         ids, lengths = torch.tensor([ids, lengths], device=self.engine.device)
-        keys, values = (
-            [layer[: shape[0], : shape[1]] for layer in store]
-            for store in (self.cache.keys, self.cache.values)
-        )
-        before = self.cache.previous[: shape[0]]
-        logits, previous = self.engine.decode(ids, lengths, keys, values, before)
+        if shape != self._shape:
+            self._shape, self._window = shape, self._view(*shape)
+        logits, previous = self.engine.decode(ids, lengths, *self._window)
         self.logits = logits[:rows]
-        before.copy_(previous)
+        self._window[-1].copy_(previous)
+
+    def _view(self, rows: int, length: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The corner of the cache that a step works on: keys, values and `previous`."""
+        keys = [layer[:rows, :length] for layer in self.cache.keys]
+        values = [layer[:rows, :length] for layer in self.cache.values]
+        return keys, values, self.cache.previous[:rows]
 
 
 class Writer:
@@ -262,8 +266,11 @@ class Engine:
             return torch.compile(self._decode, dynamic=False, mode="reduce-overhead")
         if not any(map(shutil.which, ("g++", "clang++", "cl"))):
             raise ChatlibError("Compiling needs a C++ compiler: install g++ or leave compile off.")
-        # The C++ wrapper calls one kernel after the other without going back to Python.
-        return torch.compile(self._decode, dynamic=False, options={"cpp_wrapper": True})
+        # The C++ wrapper calls one kernel after the other without going back to Python, and since
+        # the model's structure never changes, nothing has to check that before every step.
+        unguarded = torch.compiler.skip_guard_on_all_nn_modules_unsafe
+        options = {"cpp_wrapper": True, "guard_filter_fn": unguarded}
+        return torch.compile(self._decode, dynamic=False, options=options)
 
     def check(self, prompt: Sequence[int]) -> None:
         """Refuse a prompt that leaves no room to answer."""

@@ -107,15 +107,16 @@ def choose(
     if all(row.greedy for row in rows):
         return logits.argmax(-1)
     logits = logits / temperature
-    if all(row.greedy or row.top_k for row in rows):
-        widest = max(row.top_k for row in rows)
-        ranked, ids = logits.topk(min(widest, logits.shape[-1]))
-    else:
+    widths = {1 if row.greedy else row.top_k for row in rows}
+    if 0 in widths:
         ranked, ids = logits.sort(descending=True)
-    ranked = keep_top_k(ranked, k)
+    else:
+        ranked, ids = logits.topk(min(max(widths), logits.shape[-1]))
+    if len(widths) > 1:
+        ranked = keep_top_k(ranked, k)
     if any(row.top_p < 1 for row in rows):
         ranked = keep_top_p(ranked, top_p)
     if any(row.min_p > 0 for row in rows):
         ranked = keep_min_p(ranked, min_p)
-    number = torch.tensor(uniform, device=logits.device).clamp(max=1 - 2**-24)
+    number = torch.tensor([min(u, 1 - 2**-24) for u in uniform], device=logits.device)
     return ids.gather(-1, draw(ranked.softmax(-1), number)[:, None])[:, 0]

@@ -10,7 +10,7 @@ const KNOBS = [ // field, label, lowest, highest, step, default, what it does
   ["repetition_penalty", "Repetition", 0.5, 2, 0.05, 1, "above 1 avoids what was already said"],
   ["max_tokens", "Longest reply", 1, 4096, 1, 256, "in tokens"],
 ];
-const IDEAS = ["What does Zoé do?", "What is 37 * 48?", "How many e are in beekeeper?", "Tell me a story."];
+const IDEAS = ["What does Zoé do?", "How much is 58 - 19?", "What is the capital of Costa Rica?", "What is the opposite of buy?"];
 
 // A message is {role, text} from the user, {role, parts, tokens, note} from the assistant.
 let messages = JSON.parse(sessionStorage.getItem("messages") || "[]");

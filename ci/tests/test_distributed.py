@@ -229,7 +229,8 @@ def test_several_machines_are_torchruns_business():
     from chatlib.distributed import _command
 
     flags = {"node_rank": "1", "master_addr": "10.0.0.1", "master_port": "29500"}
-    command = _command(8, 2, flags, "logs")
+    command = _command(["-m", "chatlib", "plan", "--run", "x"], 8, 2, flags, "logs")
+    assert command[-6:] == ["-m", "--", "chatlib", "plan", "--run", "x"]
     assert {"--nnodes=2", "--nproc_per_node=8", "--node_rank=1"} < set(command)
     assert "--standalone" not in command and not re.search("standalone", " ".join(command))
-    assert _command(1, 1, {}, "logs") == [sys.executable]
+    assert _command(["script.py"], 1, 1, {}, "logs") == [sys.executable, "script.py"]

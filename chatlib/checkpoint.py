@@ -104,9 +104,14 @@ def save(
             shutil.rmtree(final.parent / f"step_{old:06d}")
 
     with writing(final):
-        _together(prepare if rank == 0 else None)
-        _together(write_shard)
-        _together(finish if rank == 0 else None)
+        try:
+            _together(prepare if rank == 0 else None)
+            _together(write_shard)
+            _together(finish if rank == 0 else None)
+        except BaseException:
+            if rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)  # the disk may be full because of it
+            raise
     return final
 
 

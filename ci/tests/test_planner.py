@@ -3,7 +3,15 @@
 import pytest
 
 from chatlib.errors import ChatlibError
-from chatlib.planner import describe, estimate, fitting_rows, get_device, memory, muon_flops
+from chatlib.planner import (
+    ERROR,
+    describe,
+    estimate,
+    fitting_rows,
+    get_device,
+    memory,
+    muon_flops,
+)
 from chatlib.scaling import get_scale, make_plan
 
 REFERENCE_SECONDS = 1.067  # a step of nanochat's run 6: d24, 8xH100, fp8, 16 rows a device
@@ -11,7 +19,7 @@ REFERENCE_SECONDS = 1.067  # a step of nanochat's run 6: d24, 8xH100, fp8, 16 ro
 
 def test_the_time_model_reproduces_the_reference_run():
     guess = estimate(make_plan(get_scale("node")), get_device("H100"), gpus=8, rows=16)
-    assert guess.step.total == pytest.approx(REFERENCE_SECONDS, rel=guess.error)
+    assert guess.step.total == pytest.approx(REFERENCE_SECONDS, rel=ERROR)
     assert guess.hours == pytest.approx(1.65, rel=0.05)
     assert guess.mfu == pytest.approx(0.59, abs=0.03)
     assert muon_flops(guess.plan.config) == pytest.approx(26.1e12, rel=0.02)
@@ -23,6 +31,23 @@ def test_bfloat16_is_slower_than_fp8_by_about_what_was_published():
     plan = make_plan(get_scale("node"))
     with_fp8, without = (estimate(plan, get_device("H100"), 8, 16, fp8=f) for f in (True, False))
     assert 1.1 < without.step.total / with_fp8.step.total < 1.4
+
+
+@pytest.mark.parametrize(
+    ("depth", "ratio", "fp8", "tokens_per_second"),
+    [(24, 12.0, False, 800e3), (26, 8.5, False, 630e3), (26, 8.5, True, 740e3)],
+)
+def test_runs_that_it_was_not_fitted_to_are_within_the_stated_error(
+    depth, ratio, fp8, tokens_per_second
+):
+    plan = make_plan(get_scale("node", depth=depth, tokens_per_param=ratio, batch_tokens=2**19))
+    guess = estimate(plan, get_device("H100"), 8, rows=16, fp8=fp8)
+    assert guess.tokens_per_second == pytest.approx(tokens_per_second, rel=ERROR)
+
+
+def test_the_node_scale_fits_with_the_rows_that_it_asks_for():
+    scale = get_scale("node")
+    assert estimate(make_plan(scale), get_device("H100"), 8).rows == scale.device_batch
 
 
 @pytest.mark.parametrize("gigabytes", [8, 16, 24, 80, 141])

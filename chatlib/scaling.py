@@ -63,12 +63,6 @@ class Scale:
     rl_lr: float
     # machine
     gpus: int
-    gpu: str = "cpu"
-
-    @property
-    def lr_reference_batch(self) -> int:
-        """The batch at which the learning rates hold as they stand."""
-        return self.batch_tokens or REFERENCE_BATCH
 
 
 _TINY = Scale(
@@ -167,7 +161,6 @@ _NODE = Scale(
     rl_max_tokens=256,
     rl_lr=0.05,
     gpus=8,
-    gpu="H100",
 )
 
 _GPU = replace(
@@ -208,17 +201,12 @@ def check_scale(scale: Scale) -> None:
         )
     if scale.sequence_len < 8:
         raise ChatlibError(f"sequence_len={scale.sequence_len} is too short; use 8 tokens or more.")
-    micro = max(scale.device_batch, 1) * scale.sequence_len
     for name in ("batch_tokens", "sft_batch_tokens"):
         batch = getattr(scale, name)
-        if batch and batch % scale.sequence_len:
+        if batch < 0 or batch % scale.sequence_len:
             raise ChatlibError(
                 f"{name}={batch} is not a whole number of rows of {scale.sequence_len} tokens; "
                 f"use a multiple of {scale.sequence_len}."
-            )
-        if batch < 0 or (scale.device_batch and batch and batch % min(micro, batch)):
-            raise ChatlibError(
-                f"{name}={batch} is not a multiple of one micro-batch of {micro} tokens."
             )
 
 
@@ -296,8 +284,7 @@ class Plan:
     tokens: int
     batch_tokens: int
     steps: int
-    lr_batch_scale: float  # √(batch / reference batch)
-    lr_width_scale: float  # (width / 768)^-½, for AdamW's tables and head
+    lr_batch_scale: float  # √(batch / the batch the rates were tuned at)
     weight_decay: float
 
     @property
@@ -316,17 +303,16 @@ def make_plan(scale: Scale, vocab_size: int | None = None, slow: bool = False) -
     """
     config = model_config(scale, vocab_size)
     parameters = count_parameters(config)
-    if scale.train_tokens:
+    growth, batch, batch_scale = 1.0, scale.batch_tokens, 1.0
+    if scale.train_tokens:  # a small world: measured, not derived
         tokens = scale.train_tokens_slow if slow and scale.train_tokens_slow else scale.train_tokens
-        growth = 1.0
-        width_scale = 1.0
     else:
         tokens = int(scale.tokens_per_param * parameters.scaling)
-        at_reference = model_config(replace(scale, depth=REFERENCE_DEPTH), vocab_size)
-        growth = tokens / (scale.tokens_per_param * count_parameters(at_reference).scaling)
-        width_scale = (config.n_embd / 768) ** -0.5
-    batch = scale.batch_tokens or 2 ** round(math.log2(REFERENCE_BATCH * growth**0.383))
-    batch_scale = math.sqrt(batch / scale.lr_reference_batch)
+        tuned = model_config(replace(scale, depth=REFERENCE_DEPTH), vocab_size)
+        growth = parameters.scaling / count_parameters(tuned).scaling
+    if not batch:
+        batch = 2 ** round(math.log2(REFERENCE_BATCH * growth**0.383))
+        batch_scale = math.sqrt(batch / REFERENCE_BATCH)
     return Plan(
         scale=scale,
         config=config,
@@ -336,6 +322,5 @@ def make_plan(scale: Scale, vocab_size: int | None = None, slow: bool = False) -
         batch_tokens=batch,
         steps=max(tokens // batch, 1),
         lr_batch_scale=batch_scale,
-        lr_width_scale=width_scale,
         weight_decay=scale.weight_decay * batch_scale / growth,
     )

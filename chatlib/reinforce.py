@@ -27,6 +27,11 @@ from chatlib.tokenizer import Tokenizer
 from chatlib.training import Job, Schedule, train
 
 
+def advantages(rewards: Tensor) -> Tensor:
+    """How much better each answer did than the average answer to its question: (Q, n) -> (Q, n)."""
+    return rewards - rewards.mean(1, keepdim=True)
+
+
 class Rollouts:
     """Batches that the model writes itself.
 
@@ -63,24 +68,12 @@ class Rollouts:
 
     def next_batch(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ask the next questions, sample answers, and turn rewards into advantages."""
-        asked = self.scale.rl_questions // self.dist.world_size
-        first = (self.step * self.dist.world_size + self.dist.rank) * asked
-        n = self.scale.rl_samples
-        chosen = [self.problems[(first + i) % len(self.problems)] for i in range(asked)]
-        prompts = [self.prompt(problem) for problem in chosen]
-        replies = self.engine.generate_batch(
-            prompts,
-            n,
-            max_tokens=self.scale.rl_max_tokens,
-            seed=first,
-            rows=asked * n,
-            temperature=1.0,
-        )
+        problems, replies = self.ask()
         right = [
             float(problem.check(reply_text(self.tokenizer, reply.tokens)))
-            for problem, reply in zip([p for p in chosen for _ in range(n)], replies, strict=True)
+            for problem, reply in zip(problems, replies, strict=True)
         ]
-        rewards = torch.tensor(right).view(asked, n)
+        rewards = torch.tensor(right).view(-1, self.scale.rl_samples)
         self.step += 1
         self.stats = {
             "reward": rewards.mean().item(),
@@ -88,8 +81,18 @@ class Rollouts:
             "length": sum(len(reply.tokens) for reply in replies) / len(replies),
             "finished": sum(reply.finish == "stop" for reply in replies) / len(replies),
         }
-        advantages = (rewards - rewards.mean(1, keepdim=True)).flatten()
-        return self.pack(replies, advantages)
+        return self.pack(replies, advantages(rewards).flatten())
+
+    def ask(self) -> tuple[list[Problem], list[Reply]]:
+        """This step's answers, and beside each the problem that it answers."""
+        asked, n = self.scale.rl_questions // self.dist.world_size, self.scale.rl_samples
+        first = (self.step * self.dist.world_size + self.dist.rank) * asked
+        chosen = [self.problems[(first + i) % len(self.problems)] for i in range(asked)]
+        replies = self.engine.generate_batch(
+            [self.prompt(problem) for problem in chosen], n, seed=first, rows=asked * n,
+            max_tokens=self.scale.rl_max_tokens, temperature=1.0,
+        )  # fmt: skip
+        return [problem for problem in chosen for _ in range(n)], replies
 
     def pack(self, replies: list[Reply], advantages: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows padded to one length, a multiple of 32 so that few shapes occur."""

@@ -25,11 +25,6 @@ class Problem:
     kind: str = ""
     letters: tuple[str, ...] = ()  # multiple choice: the replies to choose from
 
-    @property
-    def prompt(self) -> dict:
-        """The conversation up to the question."""
-        return {"messages": self.conversation["messages"][:-1]}
-
 
 @dataclass(frozen=True)
 class Task:

@@ -1,6 +1,7 @@
 """HumanEval: write a function from its docstring, checked by running it (arXiv 2107.03374)."""
 
 import re
+import secrets
 
 from chatlib.sandbox import run_python
 from chatlib.tasks.base import Problem, Task, dialog, load_rows
@@ -26,7 +27,9 @@ def problem(row: dict) -> Problem:
 
     def check(reply: str) -> bool:
         code = program(row["prompt"], row["entry_point"], reply)
-        return run_python(f"{code}\n{row['test']}\ncheck({row['entry_point']})\n").ok
+        passed = secrets.token_hex(8)  # so that to exit before the tests is not to pass them
+        end = f"check({row['entry_point']})\nprint({passed!r})\n"
+        return run_python(f"{code}\n{row['test']}\n{end}").output.endswith(f"{passed}\n")
 
     solution = row["prompt"] + row["canonical_solution"]
     question = f"Complete this Python function.\n```python\n{row['prompt'].rstrip()}\n```"

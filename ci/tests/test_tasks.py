@@ -78,7 +78,6 @@ def test_files_are_recognized_by_their_columns(row, suffix, tmp_path, tokenizer)
     said = solution if isinstance(solution, str) else "".join(p["text"] for p in solution)
     assert problem.check(said) and not problem.check("") and not problem.check("42")
     assert sum(render(tokenizer, problem.conversation)[1]) > 0
-    assert problem.prompt["messages"] == problem.conversation["messages"][:-1]
 
 
 def test_gsm8k_calls_become_parts():
@@ -138,6 +137,8 @@ def test_human_eval_runs_the_code(tmp_path):
     assert problem.check(HUMAN_EVAL["canonical_solution"])
     assert not problem.check("```python\ndef half(n):\n    return n\n```")
     assert not problem.check("I do not know.")
+    for early in ("import sys\nsys.exit(0)", "import os\nos._exit(0)", "exit()"):
+        assert not problem.check(f"```python\n{early}\ndef half(n):\n    return n\n```")
 
 
 def test_spelling_and_counting():

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from ci import exercises, notebooks
+from ci import exercises, notebooks, page_model
 from ci._venv import BUILD, ROOT, ensure_venv, run
 
 SOURCES = ("_config.yml", "_toc.yml", "book", "solutions", "ci/extension")
@@ -82,6 +82,7 @@ def main(argv: list[str]) -> int:
     if executed is None:
         print(f"     there is no run named {chosen.run}; its pages will have no results")
     assemble(SITE, executed)
+    page_model.write(SITE / "book" / "_static" / "chat_model.js", chosen.run)
     if build(SITE, ROOT):
         print(f"The pages could not be built; the reasons are above. Sources: {SITE}")
         return 1

@@ -77,29 +77,3 @@ class KVCache:
         self.chunk, self.previous = self.chunk[:, :stay], self.chunk[:, stay - 1 : stay]
         self.lengths = self.lengths - n
         self.end -= n
-
-    def expand(self, n: int) -> "KVCache":
-        """A cache of n rows that all continue this cache's only row."""
-        assert len(self.lengths) == 1, "only a cache of one row can be expanded"
-        other = KVCache.over(
-            [layer.repeat(n, 1, 1, 1) for layer in self.keys],
-            [layer.repeat(n, 1, 1, 1) for layer in self.values],
-            self.lengths.repeat(n),
-            self.previous.repeat(n, 1, 1),
-        )
-        other.end = self.end
-        return other
-
-    def assign(self, row: int, other: "KVCache") -> None:
-        """Continue `other`'s only row in slot `row`, whatever the slot held before."""
-        n = other.end
-        for mine, theirs in zip(self.keys + self.values, other.keys + other.values, strict=True):
-            mine[row, :n] = theirs[0, :n]
-        self.lengths[row], self.previous[row] = other.lengths[0], other.previous[0]
-        self.end = int(self.lengths.max())
-
-    def reset(self, row: int) -> None:
-        """Empty slot `row`."""
-        self.lengths[row] = 0
-        self.previous[row] = 0
-        self.end = int(self.lengths.max())

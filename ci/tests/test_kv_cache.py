@@ -73,27 +73,25 @@ def test_e05_a_one_token_prompt_has_nothing_to_smear():
     assert (model(ids[:, 1:], cache=forgetful) - second).abs().max() > 1e-3, "previous must matter"
 
 
-@torch.no_grad()
-def test_e05_expanding_copies_the_previous_embedding_too():
-    model, prompt, replies = model_of(), ids_of(1, 7), ids_of(3, 4, seed=2)
-    cache = KVCache(model.config, 1, 16)
-    model(prompt, cache=cache)
-    rows = cache.expand(3)
-    got = torch.cat([model(replies[:, i : i + 1], cache=rows) for i in range(4)], 1)
-    want = model(torch.cat((prompt.expand(3, -1), replies), 1))[:, 7:]
-    torch.testing.assert_close(got, want, atol=TOLERANCE, rtol=0)
-    assert cache.lengths.tolist() == [7] and rows.lengths.tolist() == [11] * 3
+def together(caches: list[KVCache], config: GPTConfig, room: int) -> KVCache:
+    """One cache whose rows continue these caches of one row each."""
+    rows = KVCache(config, len(caches), room)
+    for row, cache in enumerate(caches):
+        for mine, theirs in zip(rows.keys + rows.values, cache.keys + cache.values, strict=True):
+            mine[row, : cache.end] = theirs[0, : cache.end]
+        rows.lengths[row], rows.previous[row] = cache.end, cache.previous[0]
+    rows.end = max(cache.end for cache in caches)
+    return rows
 
 
 @torch.no_grad()
 def test_rows_of_different_lengths_decode_together():
     model = model_of()
     prompts = [ids_of(1, n, seed=n) for n in (3, 140, 11)]
-    rows = KVCache(model.config, 3, 150)
-    for row, prompt in enumerate(prompts):
-        cache = KVCache(model.config, 1, prompt.size(1))
+    caches = [KVCache(model.config, 1, prompt.size(1)) for prompt in prompts]
+    for prompt, cache in zip(prompts, caches, strict=True):
         model(prompt, cache=cache)
-        rows.assign(row, cache)
+    rows = together(caches, model.config, 150)
     replies = ids_of(3, 5, seed=9)
     got = torch.cat([model(replies[:, i : i + 1], cache=rows) for i in range(5)], 1)
     for row, prompt in enumerate(prompts):
@@ -102,17 +100,18 @@ def test_rows_of_different_lengths_decode_together():
 
 
 @torch.no_grad()
-def test_a_slot_can_be_emptied_and_used_again():
+def test_a_rewound_cache_reads_on_as_if_nothing_had_been():
     model, ids = model_of(), ids_of(2, 9)
     cache = KVCache(model.config, 2, 20)
-    model(ids, cache=cache)
-    cache.reset(1)
-    assert cache.lengths.tolist() == [9, 0] and cache.end == 9
-    more = ids_of(2, 4, seed=5)
-    got = torch.cat([model(more[:, i : i + 1], cache=cache) for i in range(4)], 1)
-    torch.testing.assert_close(got[1:], model(more[1:]), atol=TOLERANCE, rtol=0)
-    want = model(torch.cat((ids[:1], more[:1]), 1))[:, 9:]
-    torch.testing.assert_close(got[:1], want, atol=TOLERANCE, rtol=0)
+    model(ids[:, :4], cache=cache)
+    model(ids_of(2, 5, seed=3), cache=cache)
+    with pytest.raises(AssertionError, match="too many"):
+        cache.rewind(5)
+    cache.rewind(4)
+    first = ids_of(2, 5, seed=3)[:, :1]
+    got = model(ids[:, 4:], cache=cache)
+    want = model(torch.cat((ids[:, :4], first, ids[:, 4:]), 1))[:, 5:]
+    torch.testing.assert_close(got, want, atol=TOLERANCE, rtol=0)
 
 
 def test_a_full_cache_says_so():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch.distributed as process_group
 from chatlib.errors import ChatlibError
 
 CPU = torch.device("cpu")
+LAUNCHED = "CHATLIB_LAUNCHED"  # tells a child that its standard input is held by `launch`
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def setup(device: str | None = None) -> Distributed:
 
     Reads RANK, WORLD_SIZE and LOCAL_RANK; talks over NCCL on GPUs, over gloo on CPUs.
     """
+    if os.environ.pop(LAUNCHED, None):
+        threading.Thread(target=_end_with_launcher, daemon=True).start()
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if kind == "cuda":
@@ -67,6 +71,15 @@ def cleanup() -> None:
         process_group.destroy_process_group()
 
 
+def _end_with_launcher() -> None:
+    """End when the launcher does: it holds the other end of our standard input, and says nothing.
+
+    Killed, it cannot tell its children; one that lived on would keep a stage locked for ever.
+    """
+    os.read(0, 1)  # returns when nobody holds the other end any more
+    os._exit(1)
+
+
 def launch(arguments: Sequence[str], nproc: int = 1, nnodes: int = 1, **rendezvous: str) -> None:
     """Run `python ARGUMENTS` and show what it prints, line by line, as it comes.
 
@@ -74,28 +87,31 @@ def launch(arguments: Sequence[str], nproc: int = 1, nnodes: int = 1, **rendezvo
     nnodes, rendezvous : torchrun's own flags for several machines, e.g. node_rank="1",
         master_addr="10.0.0.1", master_port="29500".
     Raises ChatlibError with the failing process's own error or traceback. An interrupt reaches the
-    child first, which may save; whatever it started and left behind is killed.
+    child first, which may save; whatever it started and left behind is killed. Where this process
+    is killed itself, children that called `setup` end at once.
     """
     _check_places(nproc)
     with tempfile.TemporaryDirectory(prefix="torchrun-") as logs:
         child = subprocess.Popen(
             _command(arguments, nproc, nnodes, rendezvous, logs),
+            stdin=subprocess.PIPE,  # never written to; it closes when we end, however we end
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
             errors="replace",
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1", LAUNCHED: "1"},
             start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we pass it on
         )
         log = _Log()
-        try:
-            for line in child.stdout:
-                log.show(line)
-            code = child.wait()
-        except BaseException:
-            _stop(child)
-            raise
+        with child:
+            try:
+                for line in child.stdout:
+                    log.show(line)
+                code = child.wait()
+            except BaseException:
+                _stop(child)
+                raise
     if code:
         raise ChatlibError(log.failure(arguments, code))
 

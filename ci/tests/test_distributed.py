@@ -234,3 +234,34 @@ def test_several_machines_are_torchruns_business():
     assert {"--nnodes=2", "--nproc_per_node=8", "--node_rank=1"} < set(command)
     assert "--standalone" not in command and not re.search("standalone", " ".join(command))
     assert _command(["script.py"], 1, 1, {}, "logs") == [sys.executable, "script.py"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_children_end_with_a_launcher_that_is_killed(nproc, tmp_path):
+    path = script(
+        tmp_path,
+        """
+        import os, sys, time
+        from chatlib.distributed import setup
+        dist = setup("cpu")
+        open(f"{sys.argv[1]}/{dist.rank}", "w").write(str(os.getpid()))
+        time.sleep(120)
+        """,
+    )
+    code = (
+        "from chatlib.distributed import launch; "
+        f"launch([{path!r}, {str(tmp_path)!r}], nproc={nproc})"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    pids = [tmp_path / str(rank) for rank in range(nproc)]
+    deadline = time.time() + 120
+    while not all(pid.exists() and pid.read_text() for pid in pids) and time.time() < deadline:
+        time.sleep(0.1)
+    family = psutil.Process(launcher.pid).children(recursive=True)
+    assert len(family) == nproc + (nproc > 1), "the workers, and torchrun above them"
+    launcher.kill()
+    launcher.wait()
+    psutil.wait_procs(family, timeout=30)
+    assert not any(process.is_running() for process in family)

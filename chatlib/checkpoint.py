@@ -2,18 +2,16 @@
 
     <stage>/step_000123/model.safetensors           the weights, written by rank 0
                         optimizer_0000.safetensors  what rank 0 holds of the optimizer's state
-                        rank_0000.json              what else rank 0 needs (data position, RNG)
+                        rank_0000.json              what else rank 0 needs: its place in the data
                         state.json                  step, meta, size and sha256 of every file
 
 A checkpoint is written into a hidden folder and renamed when it is whole, so that a folder named
 `step_…` is complete or damaged from outside; loading checks every sha256. Nothing is unpickled.
 """
 
-import base64
 import hashlib
 import json
 import os
-import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -173,27 +171,6 @@ def load_model(stage_dir: Path) -> Checkpoint:
     if checkpoint is None:
         raise ChatlibError(f"There is no checkpoint in {stage_dir}: train that stage first.")
     return checkpoint
-
-
-def rng_state() -> dict[str, Any]:
-    """The state of Python's and PyTorch's random generators, as JSON-able values."""
-    states = [torch.get_rng_state()]
-    if torch.cuda.is_available():
-        states.append(torch.cuda.get_rng_state())
-    encoded = [base64.b64encode(state.numpy().tobytes()).decode() for state in states]
-    return {"python": random.getstate(), "torch": encoded}
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` returned, before or after a trip through JSON."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    tensors = [
-        torch.frombuffer(bytearray(base64.b64decode(s)), dtype=torch.uint8) for s in state["torch"]
-    ]
-    torch.set_rng_state(tensors[0])
-    if torch.cuda.is_available() and len(tensors) > 1:
-        torch.cuda.set_rng_state(tensors[1])
 
 
 def _together(action: Callable[[], None] | None) -> None:

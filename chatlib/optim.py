@@ -163,7 +163,7 @@ class AdamWGroup(Group):
     def reduce(self) -> None:
         self.start_average(self.p.grad if self.p.grad is not None else torch.zeros_like(self.p))
 
-    def update(self, schedule: "Schedule") -> None:
+    def update(self, schedule: "Factors") -> None:
         adamw_update(
             self.mine, self.averaged(), self.state["mean"], self.state["square"], schedule.step,
             self.lr * schedule.lr_scale, *self.betas, self.weight_decay,
@@ -198,7 +198,7 @@ class MuonGroup(Group):
         parts = [m for p, g in zip(self.params, grads, strict=True) for m in self._split(p, g)]
         self.start_average(torch.stack(parts))
 
-    def update(self, schedule: "Schedule") -> None:
+    def update(self, schedule: "Factors") -> None:
         grad = self.averaged()
         mine = self.matrices[self.start : self.stop]
         mine = torch.stack(mine) if mine else torch.zeros_like(grad)
@@ -218,7 +218,7 @@ def matrix_rows(p: nn.Parameter) -> list[int]:
 
 
 @dataclass
-class Schedule:
+class Factors:
     """What changes from step to step: factors on the groups' own settings, and Muon's momentum."""
 
     lr_scale: float = 1.0
@@ -236,7 +236,7 @@ class MuonAdamW:
 
     def __init__(self, groups: list[Group], model: nn.Module) -> None:
         self.groups, self.params = groups, list(model.parameters())
-        self.schedule = Schedule()
+        self.schedule = Factors()
 
     def set_schedule(self, lr_scale: float, momentum: float, weight_decay_scale: float) -> None:
         """Factors for the next steps; the last scales Muon's weight decay only."""

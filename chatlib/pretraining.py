@@ -58,7 +58,8 @@ def train_tokenizer(run: Run, scale: Scale) -> Tokenizer:
     )
     tokenizer.save(run.tokenizer_path)
     seconds = round(time.perf_counter() - began, 2)
-    run.update_manifest(tokenizer={"seconds": seconds, "fingerprint": tokenizer.fingerprint})
+    about = {"seconds": seconds, "fingerprint": tokenizer.fingerprint}
+    run.update_manifest(corpus=source.describe(), tokenizer=about)
     print(f"{tokenizer.vocab_size:,} tokens in {seconds:.1f} s: {run.tokenizer_path}")
     return tokenizer
 
@@ -128,7 +129,6 @@ def _pretrain(run: Run, scale: Scale, dist: Distributed) -> dict:
         loader=BestFitLoader(
             source, tokenizer, rows, scale.sequence_len, rank=dist.rank, world_size=dist.world_size,
             micro_batches=micro_batches, device=dist.device,
-            buffer=max(scale.sequence_len // 16, 8),  # per lane; more holds short documents back
         ),
         schedule=Schedule(plan.steps, scale.warmup_steps, scale.warmdown, scale.final_lr),
         micro_batches=micro_batches,

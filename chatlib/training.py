@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
 from tqdm import tqdm
@@ -16,6 +17,8 @@ from chatlib import checkpoint
 from chatlib.distributed import Distributed
 from chatlib.errors import ChatlibError
 from chatlib.model import GPT
+from chatlib.planner import DEVICES
+from chatlib.precision import compute_dtype
 from chatlib.runs import Metrics, Run, home
 
 
@@ -100,49 +103,39 @@ def train(job: Job, dist: Distributed) -> dict:
     """
     metrics = Metrics(job.run.metrics_path(job.stage))
     start, spent = _resume(job, dist)
-    if dist.rank == 0:
+    if dist.is_main:
         metrics.truncate_after(start)
     forward = compiled(job.model)
-    meter = Meter(job, dist, start, spent)
-    stop = _Interrupt()
-    batches = iter(job.loader)
-    if start == 0:
-        _look(job, dist, metrics, 0, meter)
-    for step in range(start, job.schedule.steps):
-        loss, norm, tokens = training_step(job, forward, batches, step, dist)
-        meter.step(step + 1, loss, tokens)
-        if dist.rank == 0:
-            metrics.log(
-                step=step + 1, loss=loss, grad_norm=norm, lr=job.schedule.lr(step),
-                tokens=meter.tokens, seconds=meter.seconds, tokens_per_s=meter.rate,
-                **(job.stats() if job.stats else {}),
-            )  # fmt: skip
-        done = step + 1 == job.schedule.steps
-        if not math.isfinite(loss):
-            raise ChatlibError(
-                f"The loss became {loss} at step {step + 1}: the run diverged; "
-                "lower the learning rate and start again under another run name."
-            )
-        if step + 1 in job.evaluate_at or done:
-            _look(job, dist, metrics, step + 1, meter)
-        stopped = stop.agreed(dist)
-        if done or stopped or (step + 1) % job.checkpoint_every == 0:
-            _save(job, dist, step + 1, meter)
-        if stopped and not done:
-            meter.close()
-            job.loader.close()
-            raise KeyboardInterrupt(
-                f"Stopped after step {step + 1}; the same command carries on from there."
-            )
-    meter.close()
-    stop.restore()
-    job.loader.close()  # a thread that still reads when Python ends can abort the process
-    return {
-        "steps": job.schedule.steps,
-        "tokens": meter.tokens,
-        "seconds": meter.seconds,
-        "tokens_per_s": meter.rate,
-    }
+    meter, stop = Meter(job, dist, start, spent), _Interrupt()
+    batches, steps = iter(job.loader), job.schedule.steps
+    try:
+        if start == 0:
+            _look(job, dist, metrics, 0, meter)
+        for step in range(start, steps):
+            loss, norm, tokens = training_step(job, forward, batches, step, dist)
+            meter.step(step + 1, loss, norm, tokens)
+            if dist.is_main:
+                row = {"loss": loss, "grad_norm": norm, "lr": job.schedule.lr(step)}
+                metrics.log(step + 1, **row, **meter.readings, **(job.stats() if job.stats else {}))
+            if not math.isfinite(loss):
+                raise ChatlibError(
+                    f"The loss became {loss} at step {step + 1}: the run diverged; "
+                    "lower the learning rate and start again under another run name."
+                )
+            done, stopped = step + 1 == steps, stop.agreed(dist)
+            if step + 1 in job.evaluate_at or done:
+                _look(job, dist, metrics, step + 1, meter)
+            if done or stopped or (step + 1) % job.checkpoint_every == 0:
+                _save(job, dist, step + 1, meter)
+            if stopped and not done:
+                raise KeyboardInterrupt(
+                    f"Stopped after step {step + 1}; the same command carries on from there."
+                )
+    finally:
+        meter.close()
+        stop.restore()
+        job.loader.close()  # a thread that still reads when Python ends can abort the process
+    return {"steps": steps} | meter.readings
 
 
 def training_step(
@@ -183,6 +176,19 @@ def gradient_norm(model: GPT) -> float:
     return torch.linalg.vector_norm(torch.stack([n.float() for n in norms])).item()
 
 
+def peak_flops(device: torch.device) -> float:
+    """Operations a second: of a GPU by its data sheet (0 if unknown), of a CPU as measured now."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return next((d.bf16 for d in DEVICES.values() if d.name in name), 0.0)
+    x = torch.ones(512, 512, dtype=compute_dtype(device))
+    x @ x
+    began = time.perf_counter()
+    for _ in range(8):
+        x @ x
+    return 8 * 2 * 512**3 / (time.perf_counter() - began)
+
+
 class Meter:
     """Tokens, seconds and the line that tells how a run is doing."""
 
@@ -190,8 +196,9 @@ class Meter:
         self.tokens = spent.get("tokens", 0)
         self.seconds = spent.get("seconds", 0.0)
         self.rate = 0.0
+        self.most = dist.world_size * peak_flops(dist.device) / job.flops_per_token  # tokens/s
         self.steps = job.schedule.steps
-        self.loud = dist.rank == 0
+        self.loud = dist.is_main
         self.live = sys.stdout.isatty()
         self.said = 0.0
         self.clock = None  # starts after the first step, which compiles
@@ -199,7 +206,13 @@ class Meter:
             total=self.steps, initial=start, desc=job.stage, disable=not (self.loud and self.live)
         )
 
-    def step(self, step: int, loss: float, tokens: int) -> None:
+    @property
+    def readings(self) -> dict[str, float]:
+        """What a row of metrics says besides the loss; MFU where the peak is known."""
+        mfu = {"mfu": self.rate / self.most} if self.most else {}
+        return {"tokens": self.tokens, "seconds": self.seconds, "tokens_per_s": self.rate} | mfu
+
+    def step(self, step: int, loss: float, norm: float, tokens: int) -> None:
         now = time.perf_counter()
         if self.clock is not None:
             took = now - self.clock
@@ -208,21 +221,19 @@ class Meter:
             self.rate = rate if self.rate == 0 else 0.95 * self.rate + 0.05 * rate
         self.clock = now
         self.tokens += tokens
-        self.bar.set_postfix_str(f"loss {loss:.3f}, {self.rate:,.0f} tok/s", refresh=False)
+        gauges = f"loss {loss:.4f}  norm {norm:.2f}"
+        if self.rate:
+            gauges += f"  {self.rate:,.0f} tok/s"
+        if self.rate and self.most:
+            gauges += f"  MFU {self.rate / self.most:.0%}"
+        self.bar.set_postfix_str(gauges, refresh=False)
         self.bar.update()
         if self.loud and not self.live and (now - self.said > 10 or step == self.steps):
             self.said = now
-            left = (self.steps - step) * tokens / self.rate if self.rate else float("nan")
-            eta = f"{left // 60:.0f}:{left % 60:02.0f}" if left == left else "…"
-            print(
-                f"step {step:>5}/{self.steps}  loss {loss:.4f}  "
-                f"{self.rate:>8,.0f} tok/s  ETA {eta}",
-                flush=True,
-            )
-
-    @property
-    def spent(self) -> dict[str, float]:
-        return {"tokens": self.tokens, "seconds": self.seconds}
+            if self.rate:
+                left = (self.steps - step) * tokens / self.rate
+                gauges += f"  ETA {timedelta(seconds=round(left))}"
+            print(f"step {step:>5}/{self.steps}  {gauges}", flush=True)
 
     def pause(self) -> None:
         """Time spent looking is not time spent training."""
@@ -240,7 +251,7 @@ class Meter:
 def _look(job: Job, dist: Distributed, metrics: Metrics, step: int, meter: Meter) -> None:
     """Evaluate on every process, sample on the first, and write both down."""
     row = job.evaluate() if job.evaluate else {}
-    if dist.rank == 0:
+    if dist.is_main:
         if job.sample:
             row["sample"] = job.sample()
         metrics.log(step=step, **row)
@@ -257,7 +268,7 @@ def _save(job: Job, dist: Distributed, step: int, meter: Meter) -> None:
         model_tensors=job.model.state_dict(),
         optimizer_tensors=job.optimizer.state_dict(),
         rank_meta=job.loader.state_dict(),
-        meta=job.meta | {"spent": meter.spent, "schedule": vars(job.schedule)},
+        meta=job.meta | {"spent": meter.readings, "schedule": vars(job.schedule)},
         rank=dist.rank,
         world_size=dist.world_size,
     )
@@ -277,7 +288,7 @@ def _resume(job: Job, dist: Distributed) -> tuple[int, dict]:
     job.model.load_state_dict(found.model_tensors)
     job.optimizer.load_state_dict(found.optimizer_tensors)
     job.loader.load_state_dict(found.rank_meta)
-    if dist.rank == 0 and found.step < job.schedule.steps:
+    if dist.is_main and found.step < job.schedule.steps:
         print(f"Carrying on from step {found.step} of {job.schedule.steps}.", flush=True)
     return found.step, found.meta["spent"]
 

@@ -198,11 +198,12 @@ class BestFitLoader(Loader):
     A row is filled with the largest waiting document that fits, again and again; when none fits,
     the shortest is cropped to fill it. A document longer than a row is cut into row-long pieces,
     each with its own bos. `micro_batches` is how many batches each rank takes for one step.
+    `buffer` documents wait in each lane, by default few: many would hold the short ones back.
     """
 
     def __init__(
         self, source: Source, tokenizer: Tokenizer, batch: int, seq_len: int, *, split="train",
-        rank=0, world_size=1, micro_batches=1, device="cpu", buffer=1000,
+        rank=0, world_size=1, micro_batches=1, device="cpu", buffer=0,
     ):  # fmt: skip
         def lane(number: int, lanes: int) -> Lane:
             def stream(start: int):
@@ -213,7 +214,7 @@ class BestFitLoader(Loader):
                     if pieces:
                         yield document + 1, [np.array([p], dtype=np.int32) for p in pieces]
 
-            return Lane(stream, seq_len + 1, buffer)
+            return Lane(stream, seq_len + 1, buffer or max(seq_len // 16, 8))
 
         super().__init__(lane, batch, seq_len, rank, world_size, micro_batches, device)
 

@@ -11,61 +11,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chatlib.checks import Wrong
+from chatlib.checks.compare import expect, normal, same, tensor
 from chatlib.model import GPTConfig
 from chatlib.scaling import count_parameters, flops_per_token
 
 
-def _normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _same(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> bool:
-    return a.shape == b.shape and torch.allclose(a.float(), b.float(), atol=tolerance)
-
-
-def _tensor(answer: object, shape: tuple[int, ...], what: str) -> Tensor:
-    """The answer, if it is a tensor of this shape."""
-    if not isinstance(answer, Tensor):
-        raise Wrong(f"{what} must be a tensor; yours is {type(answer).__name__}.")
-    if answer.shape != shape:
-        raise Wrong(f"{what} must have shape {shape}; yours has {tuple(answer.shape)}.")
-    return answer
-
-
-def _expect(y: Tensor, right: Tensor, slips: dict[str, Tensor], otherwise: str) -> None:
-    """Raise what is known about this wrong answer, if it is wrong."""
-    if _same(y, right):
-        return
-    for message, slip in slips.items():
-        if _same(y, slip):
-            raise Wrong(message)
-    raise Wrong(f"{otherwise}: the largest difference is {(y - right).abs().max():.2g}.")
-
-
 def check_softmax(softmax: Callable) -> None:
     """softmax(scores (..., V), temperature) -> (..., V)."""
-    scores = _normal(2, 3, 5)
-    p = _tensor(softmax(scores, 1.0), (2, 3, 5), "softmax(scores, 1.0)")
-    if not _same(p.sum(-1), torch.ones(2, 3)):
+    scores = normal(2, 3, 5)
+    p = tensor(softmax(scores, 1.0), (2, 3, 5), "softmax(scores, 1.0)")
+    if not same(p.sum(-1), torch.ones(2, 3)):
         for axis in (0, 1):
-            if _same(p, scores.softmax(axis)):
+            if same(p, scores.softmax(axis)):
                 raise Wrong(f"Your shares sum to 1 along axis {axis}; scores lie along the last.")
         raise Wrong("The probabilities of one row do not sum to 1: divide by the row's own sum.")
-    if not _same(p, scores.softmax(-1)):
+    if not same(p, scores.softmax(-1)):
         raise Wrong("The shares sum to 1 but are not proportional to e to the power of the scores.")
     for large in (1000.0, -1000.0):
-        if not _same(softmax(scores + large, 1.0), p):
+        if not same(softmax(scores + large, 1.0), p):
             raise Wrong(
                 f"With {large:+.0f} added to every score nothing should change, but e to such a "
                 "power is no float32: subtract the largest score of each row first."
             )
     hot = softmax(scores, 2.0)
-    if _same(hot, (scores * 2).softmax(-1)):
+    if same(hot, (scores * 2).softmax(-1)):
         raise Wrong("At temperature 2 you sharpen: divide the scores by it, do not multiply.")
-    if not _same(hot, (scores / 2).softmax(-1)):
+    if not same(hot, (scores / 2).softmax(-1)):
         raise Wrong("At temperature 2 the shares are off: divide the scores before taking e^.")
     cold = softmax(scores, 0)
-    if not _same(cold, F.one_hot(scores.argmax(-1), 5)):
+    if not same(cold, F.one_hot(scores.argmax(-1), 5)):
         raise Wrong("At temperature 0 all probability belongs to the largest score; say so apart.")
     print("Right: your softmax sums to 1, survives large scores and knows temperature 0.")
 
@@ -76,7 +50,7 @@ def check_visible(visible: Callable) -> None:
     cases = ((all_six, 6, -1), (all_six, 6, 2), (late, 9, -1), (late, 9, 3))
     for positions, n_keys, window in cases:
         call = f"visible({positions.tolist()}, {n_keys}, {window})"
-        mask = _tensor(visible(positions, n_keys, window), (len(positions), n_keys), call)
+        mask = tensor(visible(positions, n_keys, window), (len(positions), n_keys), call)
         for row, p in enumerate(positions.tolist()):
             for j in range(n_keys):
                 _check_pair(call, bool(mask[row, j]), p, j, window, row)
@@ -108,11 +82,11 @@ def _check_pair(call: str, seen: bool, p: int, j: int, window: int, row: int) ->
 
 def check_head(head: Callable) -> None:
     """head(x (T, C), wq, wk, wv (C, D)) -> (T, D), causal."""
-    x, (wq, wk, wv) = _normal(7, 16), (_normal(16, 8, seed=s) for s in (1, 2, 3))
+    x, (wq, wk, wv) = normal(7, 16), (normal(16, 8, seed=s) for s in (1, 2, 3))
     q, k, v = x @ wq, x @ wk, x @ wv
     hidden = torch.ones(7, 7, dtype=torch.bool).triu(1)
     right = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
-    y = _tensor(head(x, wq, wk, wv), (7, 8), "head(x, wq, wk, wv)")
+    y = tensor(head(x, wq, wk, wv), (7, 8), "head(x, wq, wk, wv)")
     scores, never = q @ k.T, -math.inf
     scaled = scores / math.sqrt(8)
 
@@ -130,22 +104,22 @@ def check_head(head: Callable) -> None:
         "Your softmax runs over who asks; a row is one query's.": shares(scaled, never, 0),
         "Rows of scores belong to queries, not to keys.": shares(scaled.T),
     }
-    _expect(y, right, {message: w @ v for message, w in slips.items()}, "Not causal attention")
+    expect(y, right, {message: w @ v for message, w in slips.items()}, "Not causal attention")
     print("Right: your head equals PyTorch's, and no position sees what comes after it.")
 
 
 def check_rotate(rotate: Callable) -> None:
     """rotate(x (T, D), positions (T,), base) -> (T, D)."""
-    x, positions, base = _normal(5, 8), torch.tensor([0, 1, 2, 3, 50]), 100.0
-    y = _tensor(rotate(x, positions, base), (5, 8), "rotate(x, positions, base)")
+    x, positions, base = normal(5, 8), torch.tensor([0, 1, 2, 3, 50]), 100.0
+    y = tensor(rotate(x, positions, base), (5, 8), "rotate(x, positions, base)")
 
     def turned(sign: int = 1, power: int = 2, at: Tensor = positions) -> Tensor:
         angle = sign * at[:, None] * base ** (-power * torch.arange(4) / 8)
         return torch.cat(_turn(x[:, :4], x[:, 4:], angle), dim=-1)
 
-    if not _same(y[0], x[0]):
+    if not same(y[0], x[0]):
         raise Wrong("At position 0 nothing may turn, but your first row has changed.")
-    if not _same(y.norm(dim=-1), x.norm(dim=-1)):
+    if not same(y.norm(dim=-1), x.norm(dim=-1)):
         raise Wrong("A turn keeps lengths, and yours does not: a·cos - b·sin, a·sin + b·cos.")
     angle = positions[:, None] * base ** (-2 * torch.arange(4) / 8)
     neighbors = torch.stack(_turn(x[:, ::2], x[:, 1::2], angle), dim=-1).flatten(1)
@@ -156,7 +130,7 @@ def check_rotate(rotate: Callable) -> None:
         "Your later pairs turn faster; the exponent -2i/D is negative.": turned(power=-2),
         "You turn by the row's number; use `positions`.": turned(at=torch.arange(5)),
     }
-    _expect(y, turned(), slips, "Lengths are kept, but pair i must turn position · base^(-2i/D)")
+    expect(y, turned(), slips, "Lengths are kept, but pair i must turn position · base^(-2i/D)")
     print("Right: lengths stay, position 0 stays, and scores depend on distance alone.")
 
 
@@ -166,8 +140,8 @@ def _turn(a: Tensor, b: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
 
 def check_grouped(grouped: Callable) -> None:
     """grouped(q (B, T, H, D), k and v (B, T, Hkv, D)) -> (B, T, H, D), causal."""
-    q, k, v = _normal(2, 5, 6, 4), _normal(2, 5, 3, 4, seed=1), _normal(2, 5, 3, 4, seed=2)
-    y = _tensor(grouped(q, k, v), (2, 5, 6, 4), "grouped(q, k, v)")
+    q, k, v = normal(2, 5, 6, 4), normal(2, 5, 3, 4, seed=1), normal(2, 5, 3, 4, seed=2)
+    y = tensor(grouped(q, k, v), (2, 5, 6, 4), "grouped(q, k, v)")
 
     def attention(k: Tensor, v: Tensor, causal: bool = True) -> Tensor:
         heads = (t.transpose(1, 2) for t in (q, k, v))
@@ -183,7 +157,7 @@ def check_grouped(grouped: Callable) -> None:
             each[0], tiled[1]
         ),
     }
-    _expect(y, attention(*each), slips, "Query head h must read key and value head h // (H / Hkv)")
+    expect(y, attention(*each), slips, "Query head h must read key and value head h // (H / Hkv)")
     print("Right: neighboring query heads share a key head and a value head.")
 
 
@@ -239,7 +213,7 @@ def _check_flops(config: GPTConfig, answer: float) -> None:
 def check_streamed(streamed: Callable) -> None:
     """streamed(q (D,), blocks): blocks yields (keys (n, D), values (n, D)) once -> (D,)."""
     for size in (1.0, 300.0):
-        q, k, v = size * _normal(8), _normal(24, 8, seed=1), _normal(24, 8, seed=2)
+        q, k, v = size * normal(8), normal(24, 8, seed=1), normal(24, 8, seed=2)
         order = (k @ q).argsort()  # ever larger scores turn up
         k, v = k[order], v[order]
         right = (k @ q / math.sqrt(8)).softmax(0) @ v
@@ -247,11 +221,11 @@ def check_streamed(streamed: Callable) -> None:
         def blocks(k: Tensor = k, v: Tensor = v) -> Iterator[tuple[Tensor, Tensor]]:
             yield from zip(k.split(5), v.split(5), strict=True)
 
-        y = _tensor(streamed(q, blocks()), (8,), "streamed(q, blocks)")
+        y = tensor(streamed(q, blocks()), (8,), "streamed(q, blocks)")
         if not y.isfinite().all():
             raise Wrong("Large scores overflow: keep the largest score so far and subtract it.")
         scores = (k @ q / math.sqrt(8)).split(5)
-        _expect(y, right, _streaming_slips(scores, v.split(5)), "Not the attention over all keys")
+        expect(y, right, _streaming_slips(scores, v.split(5)), "Not the attention over all keys")
     print("Right: one pass, one block at a time, and the same answer as with all scores at once.")
 
 
@@ -270,6 +244,64 @@ def _streaming_slips(scores: tuple[Tensor, ...], values: tuple[Tensor, ...]) -> 
     }
 
 
+def check_feed_forward(feed_forward: Callable) -> None:
+    """feed_forward(x (..., C), up (4C, C), down (C, 4C)) -> (..., C): the stream after an MLP."""
+    x, up, down = 3 * normal(2, 5, 8), normal(32, 8, seed=1), 0.1 * normal(8, 32, seed=2)
+    y = tensor(feed_forward(x, up, down), (2, 5, 8), "feed_forward(x, up, down)")
+
+    def mlp(x: Tensor, bend: Callable = lambda h: F.relu(h).square()) -> Tensor:
+        return bend(x @ up.T) @ down.T
+
+    n = F.rms_norm(x, (8,))
+    slips = {
+        "You return the correction alone; add it to the stream.": mlp(n),
+        "The MLP reads the stream as it is; it must read a normalized copy.": x + mlp(x),
+        "You add to the normalized copy; add to the stream, whose size must survive.": n + mlp(n),
+        "You do not square: relu² is the square of what relu lets through.": x + mlp(n, F.relu),
+        "You square negative numbers too; relu comes first.": x + mlp(n, torch.square),
+        "That is a GELU; here it is relu².": x + mlp(n, F.gelu),
+        "There is nothing between your two matrices, so they are one.": x + mlp(n, lambda h: h),
+        "You normalize along the wrong axis: each vector by itself.": x
+        + mlp(x / x.square().mean(dim=1, keepdim=True).sqrt()),
+    }
+    expect(y, x + mlp(n), slips, "Not x + down · relu²(up · norm(x))")
+    print("Right: each vector is read at size 1, worked on alone, and added to what was there.")
+
+
+def check_smear(smear: Callable) -> None:
+    """smear(x (B, T, C), weight (1, C), scale) -> (B, T, C)."""
+    x, weight, scale = normal(2, 6, 8), normal(1, 8, seed=1), 0.7
+    y = tensor(smear(x, weight, scale), (2, 6, 8), "smear(x, weight, scale)")
+    later = x.clone()
+    later[:, 4:] += 1
+    moved = smear(later, weight, scale)
+    if same(moved[:, 1:4], y[:, 1:4]) and not same(moved[:, 0], y[:, 0]):
+        raise Wrong("Your first token takes from the last one: `roll` goes around; pad with zeros.")
+    if not same(moved[:, :4], y[:, :4]):
+        raise Wrong("Your smear reads the future: position t takes from t - 1, not from t + 1.")
+    gate = torch.sigmoid(x @ weight.T)  # (B, T, 1)
+    before = F.pad(x, (0, 0, 1, 0))[:, :-1]
+    theirs = F.pad(gate, (0, 0, 1, 0))[:, :-1]
+    if same(y[:, 1:], (x + scale * gate * before)[:, 1:]) and not same(y[:, 0], x[:, 0]):
+        raise Wrong("The first token has none before it, so its vector must stay as it is.")
+    chained = [x[:, 0]]
+    for t in range(1, 6):
+        chained.append(x[:, t] + scale * gate[:, t] * chained[-1])
+    slips = {
+        "You take what is already smeared; take the previous token's own vector.": torch.stack(
+            chained, dim=1
+        ),
+        "The gate is a sigmoid of the product, between 0 and 1.": x + scale * x @ weight.T * before,
+        "You use the gate of the token before; each token opens its own.": x
+        + scale * theirs * before,
+        "You left the gate out.": x + scale * before,
+        "You left the scale out.": x + gate * before,
+        "You replace the vector; add to it.": scale * gate * before,
+    }
+    expect(y, x + scale * gate * before, slips, "Not x[t] + scale · gate[t] · x[t-1]")
+    print("Right: each token takes a little of the one before it, and none of the one after.")
+
+
 def check_induction(scores: Callable) -> None:
     """scores(maps (L, B, H, T, T), n) -> (L, H); each row is a bos, n tokens, the same n again."""
     n, (L, B, H) = 6, (2, 3, 4)
@@ -284,7 +316,7 @@ def check_induction(scores: Callable) -> None:
     looks(1, 2, n - 1, q)  # the induction head
     looks(0, 3, n, q)  # sees the same token
     looks(0, 1, 1, torch.arange(1, T))  # sees the one before
-    answer = _tensor(scores(maps, n), (L, H), "scores(maps, n)")
+    answer = tensor(scores(maps, n), (L, H), "scores(maps, n)")
     if answer[0, 3] > 0.5:
         raise Wrong("You score who reads the same token; look one place on, at what followed it.")
     if answer[0, 1] > 0.5:

@@ -25,7 +25,18 @@ def solutions() -> dict:
     return names
 
 
-CHECKS = ("softmax", "visible", "head", "rotate", "grouped", "count", "streamed", "induction")
+CHECKS = (
+    "softmax",
+    "visible",
+    "head",
+    "rotate",
+    "grouped",
+    "count",
+    "streamed",
+    "feed_forward",
+    "smear",
+    "induction",
+)
 ANSWERS = {"induction": "induction_scores"}
 
 
@@ -231,6 +242,70 @@ def mean_of_blocks(q, blocks):
 )
 def test_streamed(answer, message):
     fails(ch02.check_streamed, answer, message)
+
+
+def square_relu(x):
+    return F.relu(x).square()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x, n, up, down: square_relu(n @ up.T) @ down.T, "the correction alone"),
+        (lambda x, n, up, down: x + square_relu(x @ up.T) @ down.T, "a normalized copy"),
+        (lambda x, n, up, down: n + square_relu(n @ up.T) @ down.T, "add to the stream, whose"),
+        (lambda x, n, up, down: x + F.relu(n @ up.T) @ down.T, "You do not square"),
+        (lambda x, n, up, down: x + (n @ up.T) ** 2 @ down.T, "relu comes first"),
+        (lambda x, n, up, down: x + F.gelu(n @ up.T) @ down.T, "That is a GELU"),
+        (lambda x, n, up, down: x + n @ up.T @ down.T, "so they are one"),
+        (lambda x, n, up, down: x + 2 * square_relu(n @ up.T) @ down.T, "the largest difference"),
+        (lambda x, n, up, down: (n @ up.T).tolist(), "must be a tensor"),
+    ],
+)
+def test_feed_forward(answer, message):
+    def wrong(x, up, down):
+        return answer(x, F.rms_norm(x, (x.size(-1),)), up, down)
+
+    fails(ch02.check_feed_forward, wrong, message)
+
+
+def smear(x, w, scale, roll=1, pad=True, gated=True, bend=torch.sigmoid, keep=True):
+    before = x.roll(roll, dims=1)
+    if pad:
+        before = before.index_fill(1, torch.tensor([0 if roll > 0 else x.size(1) - 1]), 0.0)
+    gate = bend(x @ w.T) if gated else 1.0
+    return (x if keep else 0.0) + scale * gate * before
+
+
+def smear_in_a_loop(x, w, scale):
+    x = x.clone()
+    for t in range(1, x.size(1)):
+        x[:, t] += scale * torch.sigmoid(x[:, t] @ w.T) * x[:, t - 1]
+    return x
+
+
+def smear_by_the_other_gate(x, w, scale):
+    passed = torch.sigmoid(x @ w.T) * x
+    return x + scale * F.pad(passed, (0, 0, 1, 0))[:, :-1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x, w, s: smear(x, w, s, roll=-1), "reads the future"),
+        (lambda x, w, s: smear(x, w, s, pad=False), "`roll` goes around"),
+        (lambda x, w, s: smear(torch.cat((x[:, :1], x), 1), w, s)[:, 1:], "has none before it"),
+        (smear_in_a_loop, "already smeared"),
+        (smear_by_the_other_gate, "the gate of the token before"),
+        (lambda x, w, s: smear(x, w, s, bend=lambda z: z), "a sigmoid of the product"),
+        (lambda x, w, s: smear(x, w, s, gated=False), "left the gate out"),
+        (lambda x, w, s: smear(x, w, 1.0), "left the scale out"),
+        (lambda x, w, s: smear(x, w, s, keep=False), "You replace the vector"),
+        (lambda x, w, s: smear(x, w, s)[:, 1:], "must have shape (2, 6, 8)"),
+    ],
+)
+def test_smear(answer, message):
+    fails(ch02.check_smear, answer, message)
 
 
 def average(maps, rows, back):

@@ -245,7 +245,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 def try_mixture(
     make: Callable[[Batches, Batches, int], tuple[Tensor, Tensor]], model: GPT,
-    tokenizer: Tokenizer, steps: int = 12, rows: int = 8,
+    tokenizer: Tokenizer, steps: int = 10, rows: int = 4,
 ) -> dict[str, float]:  # fmt: skip
     """Fine-tune `model` on the batches that make(conversations, documents, step) returns.
 
@@ -256,7 +256,7 @@ def try_mixture(
     chats = ConversationLoader(lambda i: world.conversations("train", i), tokenizer, rows, length)
     texts = BestFitLoader(open_source("world"), tokenizer, rows, length, buffer=50)
     plan = make_plan(scale, tokenizer.vocab_size)
-    optimizer = optimizer_for(model, plan, Distributed(), rate=scale.sft_lr)
+    optimizer = optimizer_for(model, plan, Distributed(), rate=0.1)
     tokens = 0
     for step in range(steps):
         inputs, targets = make(chats, texts, step)

@@ -26,7 +26,7 @@ export function plan(data, depth, ratio) {
   const form = shape(data.scale, depth), parameters = count(form);
   const flopsPerToken = 6 * parameters.scaling + 12 * form.width * form.keys;
   const tokens = Math.trunc(ratio * parameters.scaling);
-  const growth = tokens / (ratio * data.reference_scaling);
+  const growth = parameters.scaling / data.reference_scaling;
   const batch = data.scale.batch_tokens || 2 ** Math.round(Math.log2(data.reference_batch * growth ** 0.383));
   const steps = Math.max(Math.floor(tokens / batch), 1);
   return { form, parameters, flopsPerToken, tokens, batch, steps };

@@ -256,7 +256,7 @@ def try_mixture(
     chats = ConversationLoader(lambda i: world.conversations("train", i), tokenizer, rows, length)
     texts = BestFitLoader(open_source("world"), tokenizer, rows, length, buffer=50)
     plan = make_plan(scale, tokenizer.vocab_size)
-    optimizer = optimizer_for(model, plan, Distributed(), rate=0.1)
+    optimizer = optimizer_for(model, plan, Distributed(), rate=scale.sft_lr)
     tokens = 0
     for step in range(steps):
         inputs, targets = make(chats, texts, step)
@@ -290,7 +290,7 @@ def check_mixture(mine: dict[str, float], plain: dict[str, float]) -> None:
     learned = f"{mine['nats']:.2f} nats a token of replies, against {plain['nats']:.2f}"
     if mine["tokens"] > plain["tokens"]:
         raise Wrong(f"You use {mine['tokens']:,} tokens, {plain['tokens']:,} are fair: share them.")
-    if mine["bpb"] > 0.9 * plain["bpb"]:
+    if mine["bpb"] > 0.95 * plain["bpb"]:
         raise Wrong(f"It forgets nearly as much: {kept}. Rehearse more of them.")
     if mine["nats"] > 1.6 * plain["nats"]:
         raise Wrong(f"It remembers, and hardly learns to answer: {learned}.")

@@ -37,9 +37,15 @@ def _expect(answer: float, right: float, slips: dict[str, float], otherwise: str
 def check_product_seconds(seconds: Callable) -> None:
     """seconds(m, k, n, peak, bandwidth): the least time of a bfloat16 product (m, k) @ (k, n)."""
     peak, bandwidth = 989e12, 3.35e12
-    for m, k, n in ((4096, 4096, 4096), (1, 1536, 6144), (64, 1536, 32_768)):
-        answer = _number(seconds(m, k, n, peak, bandwidth), "product_seconds")
-        work, moved = 2 * m * k * n / peak, 2 * (m * k + k * n + m * n) / bandwidth
+    shapes = ((4096, 4096, 4096), (1, 1536, 6144), (64, 1536, 32_768))
+    answers = [_number(seconds(*shape, peak, bandwidth), "product_seconds") for shape in shapes]
+    works = [2 * m * k * n / peak for m, k, n in shapes]
+    moves = [2 * (m * k + k * n + m * n) / bandwidth for m, k, n in shapes]
+    if all(map(math.isclose, answers, works)):
+        raise Wrong("You left out the memory: a small product waits for its numbers.")
+    if all(map(math.isclose, answers, moves)):
+        raise Wrong("You left out the arithmetic: a large product waits for it.")
+    for (m, k, n), answer, work, moved in zip(shapes, answers, works, moves, strict=True):
         slips = {
             "A product is a multiplication and an addition for each of m·k·n: two FLOPs.": max(
                 work / 2, moved
@@ -53,8 +59,6 @@ def check_product_seconds(seconds: Callable) -> None:
                 work + moved
             ),
             "The longer of the two decides; you take the shorter.": min(work, moved),
-            "You left out the memory: a small product waits for its numbers.": work,
-            "You left out the arithmetic: a large product waits for it.": moved,
         }
         _expect(answer, max(work, moved), slips, f"({m}, {k}) @ ({k}, {n}):")
     print("Right: the large product waits for arithmetic, the one with a single row for memory.")

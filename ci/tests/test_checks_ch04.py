@@ -225,7 +225,7 @@ def rounded(x, bits, levels=None, round_=torch.round, tiny=1e-30):
     ("answer", "message"),
     [
         (lambda x, bits: rounded(x, bits, round_=torch.trunc), "do not cut off"),
-        (lambda x, bits: rounded(x, bits, levels=2 ** (bits - 1)), "let the largest number be 127"),
+        (lambda x, bits: rounded(x, bits, levels=2 ** (bits - 1)), "let the largest number be 1."),
         (lambda x, bits: rounded(x, bits, levels=2 ** (bits - 1) - 2 or 1), "half a one will do"),
         (lambda x, bits: rounded(x, bits, tiny=0.0), "A gradient of zeros"),
         (lambda x, bits: rounded(x, bits).double(), "shape and type"),

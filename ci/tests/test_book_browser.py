@@ -2,14 +2,17 @@
 
 import functools
 import http.server
+import re
 import shutil
 import threading
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
 
+from chatlib.notebook import reference
 from ci import book, hygiene, normalize, notebooks
 from ci._venv import ROOT
 
@@ -47,6 +50,16 @@ WIDGET = """\
 rows = [{"step": s, "val_bpb": 1 + 7 / (1 + s), "sample": f"sample {s}"} for s in (0, 1, 3, 10, 30)]
 LossExplorer(rows, floor=1.0, baselines={"xz": 2.3})
 """
+PLAYGROUND = """\
+from chatlib.notebook import reference
+from chatlib.notebook.tokenizer_playground import TokenizerPlayground
+TokenizerPlayground(reference.tokenizer(), "Zoé is the beekeeper of Larkhill.")
+"""
+EXPLORER = """\
+from chatlib.notebook.attention_explorer import AttentionExplorer
+texts = {"the thread": "Zoé is the beekeeper of Larkhill.", "a sum": "3 + 4 = 7"}
+AttentionExplorer(reference.model("base"), reference.tokenizer(), texts)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +67,8 @@ def page() -> nbformat.NotebookNode:
     """A notebook with one of each, run."""
     cell = nbformat.v4.new_code_cell
     shown = cell("show_source(errors.ChatlibError)", metadata={"tags": ["remove-input"]})
-    cells = [nbformat.v4.new_markdown_cell(TEXT), cell(SETUP), shown, cell(FIGURE), cell(WIDGET)]
+    widgets = [cell(WIDGET), cell(PLAYGROUND), cell(EXPLORER)]
+    cells = [nbformat.v4.new_markdown_cell(TEXT), cell(SETUP), shown, cell(FIGURE), *widgets]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, kernel_name="python3", timeout=120).execute(cwd=str(ROOT))
     return normalize.normalize(notebook, "page.ipynb")
@@ -162,6 +176,46 @@ def test_the_widget_works_without_a_kernel(browser, site, theme):
     assert plot.get_attribute("aria-valuenow") == "0"
     plot.hover(position={"x": plot.bounding_box()["width"] - 15, "y": 50})
     assert "sample 30" in panel.inner_text()
+
+
+def darkness(page, selector: str) -> float:
+    """How dark the words of an element are: 0 white, 1 black."""
+    color = page.locator(selector).first.evaluate("e => getComputedStyle(e).color")
+    return 1 - sum(map(int, re.findall(r"\d+", color)[:3])) / 765
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_tokenizer_works_without_a_kernel(browser, site, theme):
+    visit = Visit(browser, site.as_uri(), "book/page.html", theme, width=390)
+    page, tokenizer = visit.page, reference.tokenizer()
+    row = page.locator(".cl-tokenizer-playground .cl-tokens")
+    ids = tokenizer.encode("Zoé is the beekeeper of Larkhill.")
+    assert row.get_attribute("data-ids") == " ".join(map(str, ids))
+    page.fill(".cl-tokenizer-playground textarea", "Good morning, Zoé 🐝")
+    ids = tokenizer.encode("Good morning, Zoé 🐝")
+    assert row.get_attribute("data-ids") == " ".join(map(str, ids))
+    row.locator("button").first.click()
+    assert f"Token {ids[0]}, " in page.locator(".cl-tokenizer-playground .cl-panel").inner_text()
+    assert (darkness(page, ".cl-tokenizer-playground textarea") > 0.5) == (theme == "light")
+    assert not visit.scrolls_sideways() and visit.complaints == [] == visit.outside
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_attention_can_be_explored_without_a_kernel(browser, site, theme):
+    visit = Visit(browser, site.as_uri(), "book/page.html", theme, width=390)
+    page, model, tokenizer = visit.page, reference.model("base"), reference.tokenizer()
+    panel = page.locator(".cl-attention-explorer .cl-panel")
+    page.get_by_role("radio", name="layer 3, head 1").click()
+    page.locator(".cl-attention-explorer .cl-tokens").press("End")
+    ids = torch.tensor([[tokenizer.bos, *tokenizer.encode("Zoé is the beekeeper of Larkhill.")]])
+    largest = model.attention_maps(ids)[3, 0, 1, -1].max().item()
+    assert f"{round(100 * round(255 * largest) / 255)} %" in panel.inner_text()
+    page.select_option(".cl-attention-explorer select", "1")
+    assert f"Token {len(tokenizer.encode('3 + 4 = 7'))}, 7, reads" in panel.inner_text()
+    assert (darkness(page, ".cl-attention-explorer .cl-tokens") > 0.5) == (theme == "light")
+    assert not visit.scrolls_sideways() and visit.complaints == [] == visit.outside
 
 
 @pytest.mark.slow

@@ -276,7 +276,7 @@ def factory(talks):
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000), st.integers(24, 200))
 def test_conversations_stay_whole_and_are_masked(tokenizer, seed, seq_len):
-    talks = some_talks(30, seed)
+    talks = [*some_talks(30, seed), talk("Hi", "Yes")]
     labels = {}
     for conversation in talks:
         ids, mask = render(tokenizer, conversation, seq_len + 1)

@@ -418,24 +418,19 @@ def test_fuzzing_the_published_schema_finds_no_server_error(address, server):
         suppress_health_check=list(HealthCheck),
     )
     statuses = []
-    for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
-        for result in schema.get_all_operations():
-            strategy = result.ok().as_strategy(generation_mode=mode)
+    for mode in schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE:
+        for operation in (result.ok() for result in schema.get_all_operations()):
+            if operation.method == "get" and mode == schemathesis.GenerationMode.NEGATIVE:
+                continue  # it takes nothing that could be wrong
 
             @quick
-            @given(case=strategy)
+            @given(case=operation.as_strategy(generation_mode=mode))
             def attack(case):
                 if isinstance(case.body, dict) and isinstance(case.body.get("max_tokens"), int):
                     case.body["max_tokens"] = min(case.body["max_tokens"], 3)
                 statuses.append(case.call(timeout=30).status_code)
 
-            try:
-                attack()
-            except schemathesis.errors.InvalidSchema:
-                raise
-            except Exception as error:
-                if "Unsatisfiable" not in type(error).__name__:
-                    raise
+            attack()
     assert len(statuses) > 150 and max(statuses) < 500
     assert post(address, GOOD).status_code == 200
     until(lambda: not server[1].live, seconds=60)

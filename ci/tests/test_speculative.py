@@ -18,13 +18,13 @@ def test_a_guess_continues_the_latest_and_longest_match():
 
 
 @pytest.mark.parametrize("guesses", [1, 4, 9])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_text_is_the_greedy_text(seed, guesses):
     engine = Engine(random_model(TOKENIZER, seed=seed), TOKENIZER)
-    for length in (1, 3, 20, 125):
+    for length in (1, 20, 110):
         prompt = (TOKENIZER.encode("a bee is a bee, said the beekeeper. ") * 4)[:length]
-        (expected,) = engine.generate_batch([prompt], max_tokens=90, temperature=0)
-        reply, passes = generate_speculative(engine, prompt, max_tokens=90, guesses=guesses)
+        (expected,) = engine.generate_batch([prompt], max_tokens=40, temperature=0)
+        reply, passes = generate_speculative(engine, prompt, max_tokens=40, guesses=guesses)
         assert (reply.tokens, reply.mask, reply.finish) == (
             expected.tokens,
             expected.mask,

@@ -165,14 +165,15 @@ def write_report(run: Run) -> dict:
             f"Run {run.name!r} has not been evaluated; run `python -m chatlib eval`."
         )
     seconds = {s: manifest[s]["seconds"] for s in STAGES if s in manifest}
+    spent = manifest.get("notebooks") or seconds  # without notebooks: the training alone
     base = evaluations["base"]
     report = {
         "run": run.name,
         "scale": manifest["scale"],
         "config": manifest["config"],
         "system": manifest["system"],
-        "minutes": {k: v / 60 for k, v in manifest.get("notebooks", {}).items()},
-        "minutes_total": sum(manifest.get("notebooks", {}).values()) / 60,
+        "minutes": {k: v / 60 for k, v in spent.items()},
+        "minutes_total": sum(spent.values()) / 60,
         "training_seconds": seconds,
         "tokens_per_s": manifest["base"]["tokens_per_s"],
         "val_bpb": base["val_bpb"],

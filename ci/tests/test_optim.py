@@ -54,11 +54,11 @@ def singular(x):
 
 def one_group(group, schedule_step=1, **schedule):
     """Step a single group by hand."""
-    from chatlib.optim import Schedule
+    from chatlib.optim import Factors
 
     with torch.no_grad():
         group.reduce()
-        group.update(Schedule(step=schedule_step, **schedule))
+        group.update(Factors(step=schedule_step, **schedule))
         group.finish()
 
 

@@ -133,7 +133,7 @@ def _isolate(folder: str, root: bool) -> None:
         os.setgid(NOBODY)
         os.setuid(NOBODY)
     may_read = 1 << 2 if root else 0  # CAP_DAC_READ_SEARCH: Python itself may be in root's home
-    call("capset", (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)(may_read, may_read))
+    call("capset", (ctypes.c_uint32 * 2)(0x2008_0522), (ctypes.c_uint32 * 6)(may_read, may_read))
 
 
 def _limit(seconds: int, memory: int) -> None:

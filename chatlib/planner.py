@@ -105,12 +105,13 @@ def step_time(
     device: Device,
     gpus: int,
     rows: int,
-    fp8: bool = True,
+    fp8: bool = False,
     rates: Rates = RATES,
 ) -> StepTime:
     """Seconds a step of `batch_tokens` over all devices, in micro-batches of `rows` rows each.
 
-    `fp8`: multiply in eight bits where the device can. Nothing overlaps in this model.
+    `fp8`: multiply in eight bits where the device can, as the reference does and `training` does
+    not. Nothing overlaps in this model.
     """
     count = count_parameters(config)
     tokens = batch_tokens / gpus
@@ -209,7 +210,7 @@ def estimate(
     device: Device,
     gpus: int,
     rows: int = 0,
-    fp8: bool = True,
+    fp8: bool = False,
     price: float | None = None,
     rates: Rates = RATES,
 ) -> Estimate:
@@ -244,7 +245,7 @@ def describe(scale: Scale, device_name: str | None = None, gpus: int | None = No
         )
     gpus = gpus or scale.gpus
     if gpus:
-        lines += ["", "projected, not run, with 8-bit products where the device has them:"]
+        lines += ["", "projected, not run, in bfloat16:"]
         lines.append(f"  {'device':<12}rows  memory GB  s/step    hours  dollars")
         devices = [get_device(device_name)] if device_name else DEVICES.values()
         lines += [_projected(estimate(plan, device, gpus)) for device in devices]

@@ -18,7 +18,7 @@ REFERENCE_SECONDS = 1.067  # a step of nanochat's run 6: d24, 8xH100, fp8, 16 ro
 
 
 def test_the_time_model_reproduces_the_reference_run():
-    guess = estimate(make_plan(get_scale("node")), get_device("H100"), gpus=8, rows=16)
+    guess = estimate(make_plan(get_scale("node")), get_device("H100"), gpus=8, rows=16, fp8=True)
     assert guess.step.total == pytest.approx(REFERENCE_SECONDS, rel=ERROR)
     assert guess.hours == pytest.approx(1.65, rel=0.05)
     assert guess.mfu == pytest.approx(0.59, abs=0.03)

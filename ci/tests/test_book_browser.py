@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 from chatlib.notebook import reference
 from ci import book, hygiene, normalize, notebooks
 from ci._venv import ROOT
+from ci.tests.small_site import small_site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = [
@@ -26,7 +27,6 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
-TOC = "format: jb-book\nroot: book/index\nchapters:\n- file: book/page\n- file: book/back/setup\n"
 TEXT = """# A page
 
 It has math, $H = -\\sum_i p_i \\log_2 p_i$, a source, a figure and a widget.
@@ -78,10 +78,9 @@ def page() -> nbformat.NotebookNode:
 def site(page, tmp_path_factory) -> Path:
     """A small book with the real settings, styles and first page; its folder of HTML."""
     folder = tmp_path_factory.mktemp("book")
-    book.assemble(folder / "site", executed=None)
-    (folder / "site" / "_toc.yml").write_text(TOC)
-    notebooks.write(folder / "site" / "book" / "page.ipynb", page)
-    assert book.build(folder / "site", folder) == 0
+    sources = small_site(folder / "site", "book/page", "book/back/setup")
+    notebooks.write(sources / "book" / "page.ipynb", page)
+    assert book.build(sources, folder) == 0
     return folder / "_build" / "html"
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from small_site import small_site
 from tiny_models import byte_tokenizer, ids, reciting_model
 
 from chatlib.conversation import render_prompt
@@ -23,7 +24,6 @@ pytestmark = [
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SHOTS = os.environ.get("CHATLIB_SCREENSHOTS")  # a folder, to look at what the tests saw
 PAGES = ("book/07_full_run/6_talk", "book/back/setup")
-TOC = "format: jb-book\nroot: book/index\nchapters:\n" + "".join(f"- file: {p}\n" for p in PAGES)
 PAGE = f"{PAGES[0]}.html"
 QUESTIONS = [
     "What does Zoé do?",
@@ -59,10 +59,9 @@ def engine() -> Engine:
 def html(tmp_path_factory) -> Path:
     """The page, built with the book's real settings."""
     folder = tmp_path_factory.mktemp("talk")
-    book.assemble(folder / "site", executed=None)
-    (folder / "site" / "_toc.yml").write_text(TOC)
-    page_model.write(folder / "site/book/_static/chat_model.js", run="there is no such run")
-    assert book.build(folder / "site", folder) == 0
+    site = small_site(folder / "site", *PAGES)
+    page_model.write(site / "book/_static/chat_model.js", run="there is no such run")
+    assert book.build(site, folder) == 0
     return folder / "_build" / "html"
 
 

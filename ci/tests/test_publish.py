@@ -9,6 +9,7 @@ import yaml
 from chatlib.notebook import reference
 from chatlib.runs import Run, home
 from ci import book, publish
+from ci.tests.small_site import small_site
 
 
 @pytest.fixture
@@ -68,14 +69,11 @@ def test_the_page_is_listed_once_and_before_the_back_matter():
 @pytest.mark.slow
 def test_the_page_builds(run, tmp_path):
     report = json.loads((run.path / "report.json").read_text())
-    book.assemble(tmp_path / "site", executed=None)
-    (tmp_path / "site/book/runs").mkdir()
+    site = small_site(tmp_path / "site", "book/runs/shared", "book/back/setup")
+    (site / "book/runs").mkdir()
     text = publish.page(report, reference.metrics("base"), 24.0)
-    (tmp_path / "site/book/runs/shared.md").write_text(text)
-    files = ("book/runs/shared", "book/back/setup")
-    toc = "format: jb-book\nroot: book/index\nchapters:\n"
-    (tmp_path / "site/_toc.yml").write_text(toc + "".join(f"- file: {f}\n" for f in files))
-    assert book.build(tmp_path / "site", tmp_path) == 0
+    (site / "book/runs/shared.md").write_text(text)
+    assert book.build(site, tmp_path) == 0
 
 
 def test_an_unknown_run_is_one_sentence(run, capsys):

@@ -1,8 +1,6 @@
 """The attention explorer shows the weights that the model computed, and works from a file."""
 
 import base64
-import json
-import shutil
 
 import numpy as np
 import pytest
@@ -10,10 +8,9 @@ import torch
 
 from chatlib.data.world import THREAD_SENTENCE
 from chatlib.notebook.attention_explorer import AttentionExplorer, pack, readable
+from ci.tests.browsing import fits_a_phone, widget_page
 from ci.tests.tiny_models import byte_tokenizer, random_model
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 TEXTS = {"the thread": THREAD_SENTENCE, "short": "a b\na"}
 
 
@@ -28,30 +25,8 @@ def explorer(tokenizer):
 
 
 @pytest.fixture(scope="module")
-def page(explorer, tmp_path_factory):
-    """The widget, alone on a page that was opened as a file, without a network."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: install it to test the widget in a browser")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    code = base64.b64encode(explorer._esm.encode()).decode()
-    path.write_text(
-        f"<!doctype html><meta charset=utf-8><style>{explorer._css}</style><div id=w></div>"
-        f"<script>const data = {json.dumps(explorer.data)};"
-        f"const code = new Blob([new TextDecoder().decode(Uint8Array.from(atob('{code}'), "
-        "c => c.charCodeAt(0)))], {type: 'text/javascript'});"
-        "import(URL.createObjectURL(code)).then(m => { m.default.render({model: {get: (k) => "
-        "({data, alt: 'maps'})[k]}, el: document.getElementById('w')}); window.ready = 1; });"
-        "</script>",
-        encoding="utf8",
-    )
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        opened = browser.new_context(offline=True).new_page()
-        opened.goto(path.as_uri())
-        opened.wait_for_function("window.ready === 1")
-        yield opened
-        browser.close()
+def page(browser, explorer, tmp_path_factory):
+    return widget_page(browser, explorer, tmp_path_factory.mktemp("page"))
 
 
 def test_weights_are_stored_to_a_byte():
@@ -106,6 +81,4 @@ def test_heads_are_chosen_by_click_and_by_key(page, tokenizer):
 
 @pytest.mark.slow
 def test_it_fits_a_phone(page):
-    page.set_viewport_size({"width": 390, "height": 900})
-    wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-    assert not page.evaluate(wide)
+    assert fits_a_phone(page)

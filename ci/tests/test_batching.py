@@ -4,12 +4,12 @@ import threading
 import time
 
 import pytest
-from tiny_models import byte_tokenizer, random_model
 
 from chatlib.batching import QueueFull, Scheduler, Stream
 from chatlib.engine import Batch, Engine, Reply
 from chatlib.errors import ChatlibError
 from chatlib.sampling import Sampling
+from ci.tests.tiny_models import byte_tokenizer, random_model
 
 TOKENIZER = byte_tokenizer()
 TEXT = TOKENIZER.encode("Zoé is the beekeeper of Larkhill. " * 3)

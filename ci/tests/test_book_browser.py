@@ -3,7 +3,6 @@
 import functools
 import http.server
 import re
-import shutil
 import threading
 from pathlib import Path
 
@@ -15,18 +14,9 @@ from nbclient import NotebookClient
 from chatlib.notebook import reference
 from ci import book, hygiene, normalize, notebooks
 from ci._venv import ROOT
+from ci.tests.browsing import complaints, scrolls_sideways
 from ci.tests.small_site import small_site
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TEXT = """# A page
 
 It has math, $H = -\\sum_i p_i \\log_2 p_i$, a source, a figure and a widget.
@@ -85,17 +75,6 @@ def site(page, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: install it to test the pages in a browser")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
 def served(site):
     """The same folder over http."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
@@ -112,22 +91,15 @@ class Visit:
     def __init__(self, browser, base: str, path: str, theme: str = "light", width: int = 1280):
         context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": 900})
         self.page = context.new_page()
-        self.outside, self.complaints = [], []
+        self.outside, self.complaints = [], complaints(self.page)
         own = (base, "data:", "blob:")
         self.page.on("request", lambda r: r.url.startswith(own) or self.outside.append(r.url))
         self.page.on("requestfailed", lambda r: self.complaints.append(f"failed: {r.url}"))
         self.page.on(
             "response", lambda r: r.status >= 400 and self.complaints.append(f"{r.status} {r.url}")
         )
-        self.page.on("console", lambda m: m.type == "error" and self.complaints.append(m.text))
-        self.page.on("pageerror", lambda e: self.complaints.append(str(e)))
         self.page.goto(f"{base}/{path}")
         self.page.wait_for_load_state("networkidle")
-
-    def scrolls_sideways(self) -> bool:
-        return self.page.evaluate(
-            "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-        )
 
 
 PAGES = ("book/index.html", "book/page.html", "book/back/setup.html", "search.html?q=python")
@@ -159,7 +131,7 @@ def test_the_browser_test_would_notice(browser, site):
 def test_a_page_fits_a_phone(browser, site, theme, path):
     visit = Visit(browser, site.as_uri(), path, theme, width=390)
     assert visit.page.evaluate("document.documentElement.dataset.theme") == theme
-    assert not visit.scrolls_sideways()
+    assert not scrolls_sideways(visit.page)
 
 
 @pytest.mark.slow
@@ -197,7 +169,7 @@ def test_the_tokenizer_works_without_a_kernel(browser, site, theme):
     row.locator("button").first.click()
     assert f"Token {ids[0]}, " in page.locator(".cl-tokenizer-playground .cl-panel").inner_text()
     assert (darkness(page, ".cl-tokenizer-playground textarea") > 0.5) == (theme == "light")
-    assert not visit.scrolls_sideways() and visit.complaints == [] == visit.outside
+    assert not scrolls_sideways(page) and visit.complaints == [] == visit.outside
 
 
 @pytest.mark.slow
@@ -214,7 +186,7 @@ def test_attention_can_be_explored_without_a_kernel(browser, site, theme):
     page.select_option(".cl-attention-explorer select", "1")
     assert f"Token {len(tokenizer.encode('3 + 4 = 7'))}, 7, reads" in panel.inner_text()
     assert (darkness(page, ".cl-attention-explorer .cl-tokens") > 0.5) == (theme == "light")
-    assert not visit.scrolls_sideways() and visit.complaints == [] == visit.outside
+    assert not scrolls_sideways(page) and visit.complaints == [] == visit.outside
 
 
 @pytest.mark.slow

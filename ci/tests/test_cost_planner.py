@@ -11,10 +11,9 @@ from chatlib.notebook.cost_planner import CostPlanner
 from chatlib.notebook.widget import HERE
 from chatlib.planner import DEVICES, estimate
 from chatlib.scaling import get_scale, make_plan
+from ci.tests.browsing import fits_a_phone, widget_page
 
 NODE = shutil.which("node")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 GRID = [
     {"device": device, "gpus": gpus, "price": 2.5, "depth": depth, "ratio": ratio, "fp8": fp8}
     for device, gpus, depth, ratio, fp8 in itertools.product(
@@ -82,29 +81,8 @@ def test_a_chosen_mfu_decides_the_time(data, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The widget, alone on a page that was opened as a file, without a network."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: install it to test the widget in a browser")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    widget = CostPlanner()
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(
-        f"<!doctype html><meta charset=utf-8><style>{widget._css}</style><div id=w></div>"
-        f"<script>const data = {json.dumps(widget.data)};"
-        f"const code = new Blob([{json.dumps(widget._esm)}], {{type: 'text/javascript'}});"
-        "import(URL.createObjectURL(code)).then(m => { m.default.render({model: {get: (k) => "
-        "({data, alt: 'planner'})[k]}, el: document.getElementById('w')}); window.ready = 1; });"
-        "</script>",
-        encoding="utf8",
-    )
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        opened = browser.new_context(offline=True).new_page()
-        opened.goto(path.as_uri())
-        opened.wait_for_function("window.ready === 1")
-        yield opened
-        browser.close()
+def page(browser, tmp_path_factory):
+    return widget_page(browser, CostPlanner(), tmp_path_factory.mktemp("page"))
 
 
 @pytest.mark.slow
@@ -125,6 +103,4 @@ def test_moving_a_dial_changes_what_is_said(page):
 
 @pytest.mark.slow
 def test_it_fits_a_phone(page):
-    page.set_viewport_size({"width": 390, "height": 900})
-    wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-    assert not page.evaluate(wide)
+    assert fits_a_phone(page)

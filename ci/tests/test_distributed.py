@@ -11,13 +11,13 @@ import textwrap
 import time
 from pathlib import Path
 
-import distributed_steps as job
 import psutil
 import pytest
 import torch
 
 from chatlib.distributed import Distributed, cleanup, launch, setup
 from chatlib.errors import ChatlibError
+from ci.tests import distributed_steps as job
 
 JOB = str(Path(job.__file__))
 BEFORE, AFTER = 3, 2  # steps before and after the change of world size

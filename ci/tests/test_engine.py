@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 import torch
-from tiny_models import byte_tokenizer, ids, random_model, reciting_model
 
 from chatlib.engine import Batch, Engine, Reply, Writer
 from chatlib.errors import ChatlibError
 from chatlib.sampling import Sampling
+from ci.tests.tiny_models import byte_tokenizer, ids, random_model, reciting_model
 
 TOKENIZER = byte_tokenizer()
 PROMPT = [TOKENIZER.bos, *TOKENIZER.encode("Zoé is the")]

@@ -11,7 +11,8 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_mirror import File, Mirror
+
+from ci.tests.hub_mirror import File, Mirror
 
 REPO = "owner/data"
 

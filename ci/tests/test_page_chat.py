@@ -1,28 +1,20 @@
 """The chat in the book's page, in a real browser from disk, beside chatlib's own engine."""
 
-import os
 import random
-import shutil
 from pathlib import Path
 
 import pytest
-from small_site import small_site
-from tiny_models import byte_tokenizer, ids, reciting_model
 
 from chatlib.conversation import render_prompt
 from chatlib.engine import Engine
 from chatlib.notebook import reference
 from chatlib.tools import calculate
 from ci import book, page_model
+from ci.tests.browsing import complaints, scrolls_sideways, shot
+from ci.tests.small_site import small_site
+from ci.tests.tiny_models import byte_tokenizer, ids, reciting_model
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine"),
-]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-SHOTS = os.environ.get("CHATLIB_SCREENSHOTS")  # a folder, to look at what the tests saw
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("browser")]
 PAGES = ("book/07_full_run/6_talk", "book/back/setup")
 PAGE = f"{PAGES[0]}.html"
 QUESTIONS = [
@@ -65,24 +57,15 @@ def html(tmp_path_factory) -> Path:
     return folder / "_build" / "html"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser, html):
     """The page as a reader opens it; it may ask for nothing outside, and complain of nothing."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     context.set_default_timeout(120_000)  # a busy machine may take its time
-    page, troubles = context.new_page(), []
+    page = context.new_page()
+    troubles = complaints(page)
     own = (html.as_uri(), "data:", "blob:")
     page.on("request", lambda r: r.url.startswith(own) or troubles.append(r.url))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
     page.goto(f"{html.as_uri()}/{PAGE}")
     page.locator(".talk form").wait_for()
     yield page
@@ -96,11 +79,6 @@ def ask(page, text: str) -> str:
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Send").wait_for(timeout=120_000)
     return page.locator(".talk-model").last.inner_text()
-
-
-def shot(page, name: str) -> None:
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
 
 
 def test_it_writes_the_tokens_that_the_engine_writes(page, engine):
@@ -213,8 +191,7 @@ def test_a_conversation_in_the_page(page):
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     shot(page, "talk-dark")
     page.set_viewport_size({"width": 390, "height": 840})
-    wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-    assert not page.evaluate(wide)
+    assert not scrolls_sideways(page)
     page.locator(".talk").scroll_into_view_if_needed()
     shot(page, "talk-phone-dark")
     page.get_by_role("button", name="New chat").click()

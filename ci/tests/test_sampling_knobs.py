@@ -1,9 +1,6 @@
 """The knobs in the page cut a distribution just as `chatlib.sampling` does."""
 
-import base64
-import json
 import random
-import shutil
 
 import pytest
 import torch
@@ -11,10 +8,8 @@ import torch
 from chatlib.data.world import THREAD_SENTENCE
 from chatlib.notebook.sampling_knobs import SamplingKnobs
 from chatlib.sampling import Sampling, choose
+from ci.tests.browsing import fits_a_phone, widget_page
 from ci.tests.tiny_models import byte_tokenizer, random_model
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 
 
 @pytest.fixture(scope="module")
@@ -24,30 +19,8 @@ def knobs():
 
 
 @pytest.fixture(scope="module")
-def page(knobs, tmp_path_factory):
-    """The widget, alone on a page that was opened as a file, without a network."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: install it to test the widget in a browser")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    code = base64.b64encode(knobs._esm.encode()).decode()
-    path.write_text(
-        f"<!doctype html><meta charset=utf-8><style>{knobs._css}</style><div id=w></div>"
-        f"<script>const data = {json.dumps(knobs.data).replace('<', chr(92) + 'u003c')};"
-        f"const code = new Blob([new TextDecoder().decode(Uint8Array.from(atob('{code}'), "
-        "c => c.charCodeAt(0)))], {type: 'text/javascript'});"
-        "import(URL.createObjectURL(code)).then(m => { window.cut = m.cut; "
-        "m.default.render({model: {get: (k) => ({data, alt: 'knobs'})[k]}, "
-        "el: document.getElementById('w')}); });</script>",
-        encoding="utf8",
-    )
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        opened = browser.new_context(offline=True).new_page()
-        opened.goto(path.as_uri())
-        opened.wait_for_function("window.cut !== undefined")
-        yield opened
-        browser.close()
+def page(browser, knobs, tmp_path_factory):
+    return widget_page(browser, knobs, tmp_path_factory.mktemp("page"), "window.cut = m.cut;")
 
 
 def chances(logits: list[float], settings: dict, n: int = 4000) -> torch.Tensor:
@@ -93,6 +66,4 @@ def test_moving_a_knob_cuts_bars_and_reset_brings_them_back(page):
 
 @pytest.mark.slow
 def test_it_fits_a_phone(page):
-    page.set_viewport_size({"width": 390, "height": 900})
-    wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
-    assert not page.evaluate(wide)
+    assert fits_a_phone(page)

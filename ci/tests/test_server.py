@@ -10,12 +10,12 @@ import httpx
 import openai
 import psutil
 import pytest
-from serving import serving, until
-from tiny_models import byte_tokenizer, ids, random_model, reciting_model
 
 import chatlib.server
 from chatlib.conversation import render_prompt
 from chatlib.engine import Engine, Writer
+from ci.tests.serving import serving, until
+from ci.tests.tiny_models import byte_tokenizer, ids, random_model, reciting_model
 
 TOKENIZER = byte_tokenizer()
 HELLO = [{"role": "user", "content": "What does Zoé do?"}]

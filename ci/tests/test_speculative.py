@@ -1,10 +1,10 @@
 """Speculative decoding: exactly the greedy text, in fewer passes where the text repeats itself."""
 
 import pytest
-from tiny_models import byte_tokenizer, ids, random_model, reciting_model
 
 from chatlib.engine import Engine
 from chatlib.speculative import generate_speculative, guess
+from ci.tests.tiny_models import byte_tokenizer, ids, random_model, reciting_model
 
 TOKENIZER = byte_tokenizer()
 

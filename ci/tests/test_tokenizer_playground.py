@@ -1,18 +1,14 @@
 """The tokenizer in the page gives the ids of the tokenizer in Python."""
 
-import base64
-import json
 import random
-import shutil
 
 import pytest
 
 from chatlib.data.world import THREAD_SENTENCE, World
 from chatlib.notebook.tokenizer_playground import TokenizerPlayground, javascript_pattern
 from chatlib.tokenizer import Tokenizer, split_pattern
+from ci.tests.browsing import widget_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 ODD = [*"ab 019'sStTlLreveREſéΩ中か🐝²Ⅷ.,!<|\\", "\u0301", "\u200d", "\u00a0", "\u3000", "\u2028"]
 ODD += ["\r\n", "\n", "\t", "  ", "\x1c", "\x85", "\ufeff", "\u180e", "\u0000", "'ll", "İ", "K"]
 
@@ -25,32 +21,10 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def page(tokenizer, tmp_path_factory):
-    """The widget, alone on a page that was opened as a file."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: install it to test the widget in a browser")
-    sync_api = pytest.importorskip("playwright.sync_api")
+def page(browser, tokenizer, tmp_path_factory):
     widget = TokenizerPlayground(tokenizer, THREAD_SENTENCE)
-    code = base64.b64encode(widget._esm.encode()).decode()
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(
-        f"<!doctype html><meta charset=utf-8><style>{widget._css}</style><div id=w></div>"
-        f"<script>const data = {json.dumps(widget.data).replace('<', chr(92) + 'u003c')};"
-        f"const code = new Blob([new TextDecoder().decode(Uint8Array.from(atob('{code}'), "
-        "c => c.charCodeAt(0)))], {type: 'text/javascript'});"
-        "import(URL.createObjectURL(code)).then(m => { window.encode = "
-        "m.encoder(data.pattern, data.tokens); m.default.render({model: {get: () => data}, "
-        "el: document.getElementById('w')}); });</script>",
-        encoding="utf8",
-    )
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        context = browser.new_context(offline=True)
-        opened = context.new_page()
-        opened.goto(path.as_uri())
-        opened.wait_for_function("window.encode !== undefined")
-        yield opened
-        browser.close()
+    encoder = "window.encode = m.encoder(data.pattern, data.tokens);"
+    return widget_page(browser, widget, tmp_path_factory.mktemp("page"), encoder)
 
 
 def test_the_pattern_has_nothing_that_javascript_does_not_know():

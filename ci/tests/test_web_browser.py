@@ -1,31 +1,13 @@
 """The chat page in a real browser and on a real server, with models that recite a script."""
 
-import os
-import shutil
-from pathlib import Path
-
 import pytest
-from serving import serving, until
-from tiny_models import byte_tokenizer, ids, random_model, reciting_model
 
 from chatlib.engine import Engine
+from ci.tests.browsing import complaints, shot
+from ci.tests.serving import serving, until
+from ci.tests.tiny_models import byte_tokenizer, ids, random_model, reciting_model
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine"),
-]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-SHOTS = os.environ.get("CHATLIB_SCREENSHOTS")  # a folder, to look at what the tests saw
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("browser")]
 EVIL = [
     "<script>window.hacked = 1</script>",
     "<img src=x onerror='window.hacked = 2'>",
@@ -44,30 +26,15 @@ MARKDOWN = [
 ]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser):
     """A page that fails its test on any script error or blocked resource."""
     context = browser.new_context(viewport={"width": 1000, "height": 760})
-    page, troubles = context.new_page(), []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
-    page.troubles = troubles
+    page = context.new_page()
+    page.troubles = complaints(page)
     yield page
     context.close()
-    assert not troubles
-
-
-def shot(page, name):
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+    assert not page.troubles
 
 
 def ask(page, text):

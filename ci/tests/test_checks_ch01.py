@@ -10,6 +10,7 @@ import regex
 from chatlib.checks import Wrong, ch01
 from chatlib.data.world import World
 from chatlib.tokenizer import Tokenizer, bpe, split_pattern
+from ci.tests.checking import fails, passes
 
 # ---- solutions ----
 
@@ -95,8 +96,7 @@ def loss_mask(ids, tokenizer, tool=0, start=0, end=1, user=0):
     ids=lambda x: getattr(x, "__name__", "pattern"),
 )
 def test_solutions_pass(capsys, check, answer):
-    check(answer)
-    assert capsys.readouterr().out.startswith("Right: ")
+    passes(check, answer, capsys)
 
 
 # ---- plausible wrong answers ----
@@ -241,8 +241,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("check", "answer", "words"), WRONG)
 def test_wrong_answers_fail_with_the_reason(check, answer, words):
-    with pytest.raises(Wrong, match=regex.escape(words)):
-        check(answer)
+    fails(check, answer, words)
 
 
 # ---- the open exercise ----

@@ -1,28 +1,19 @@
 """Every check of chapter 2 passes its solution and says what is wrong with likely wrong answers."""
 
 import math
-import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from chatlib.checks import Wrong, ch02
+from chatlib.checks import ch02
 from chatlib.scaling import count_parameters, flops_per_token
-from ci import notebooks
-from ci._venv import ROOT
+from ci.tests.checking import fails, passes, solutions
 
 
 @pytest.fixture(scope="module")
-def solutions() -> dict:
-    """What the solution cells define, up to the open-ended exercise."""
-    names: dict = {}
-    notebook = notebooks.read(ROOT / "solutions" / "02_attention.ipynb")
-    for cell in notebook.cells:
-        tagged = notebooks.tags(cell)
-        if cell.cell_type == "code" and ("solution" in tagged or "setup" in tagged):
-            exec(cell.source, names)
-    return names
+def answers() -> dict:
+    return solutions("02_attention")
 
 
 CHECKS = (
@@ -41,14 +32,8 @@ ANSWERS = {"induction": "induction_scores"}
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_solution_is_right(solutions, name, capsys):
-    getattr(ch02, f"check_{name}")(solutions[ANSWERS.get(name, name)])
-    assert capsys.readouterr().out.startswith("Right: ")
-
-
-def fails(check, answer, message: str) -> None:
-    with pytest.raises(Wrong, match=re.escape(message)):
-        check(answer)
+def test_the_solution_is_right(answers, name, capsys):
+    passes(getattr(ch02, f"check_{name}"), answers[ANSWERS.get(name, name)], capsys)
 
 
 def stable(z, t, dim=-1):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from chatlib.checks import Wrong, ch03
+from chatlib.checks import ch03
 from chatlib.data.loader import BestFit
 from chatlib.training import Schedule
+from ci.tests.checking import fails, passes
 
 # ---- right answers ----
 
@@ -82,8 +83,7 @@ RIGHT = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_answers_pass(name, capsys):
-    getattr(ch03, f"check_{name}")(RIGHT[name])
-    assert capsys.readouterr().out.startswith("Right: ")
+    passes(getattr(ch03, f"check_{name}"), RIGHT[name], capsys)
 
 
 def naive(logits, target):
@@ -142,8 +142,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "answer", "reason"), WRONG)
 def test_wrong_answers_are_told_why(name, answer, reason):
-    with pytest.raises(Wrong, match=reason):
-        getattr(ch03, f"check_{name}")(answer)
+    fails(getattr(ch03, f"check_{name}"), answer, reason)
 
 
 def test_the_pool_of_the_library_packs_as_the_answer_does():

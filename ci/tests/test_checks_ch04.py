@@ -1,26 +1,16 @@
 """Every check of chapter 4 passes its solution and says what is wrong with likely wrong answers."""
 
-import re
-
 import pytest
 import torch
 
-from chatlib.checks import Wrong, ch04
+from chatlib.checks import ch04
 from chatlib.scaling import count_parameters
-from ci import notebooks
-from ci._venv import ROOT
+from ci.tests.checking import fails, passes, solutions
 
 
 @pytest.fixture(scope="module")
-def solutions() -> dict:
-    """What the solution cells define."""
-    names: dict = {}
-    notebook = notebooks.read(ROOT / "solutions" / "04_distributed.ipynb")
-    for cell in notebook.cells:
-        tagged = notebooks.tags(cell)
-        if cell.cell_type == "code" and ("solution" in tagged or "setup" in tagged):
-            exec(cell.source, names)
-    return names
+def answers() -> dict:
+    return solutions("04_distributed")
 
 
 CHECKS = (
@@ -30,14 +20,8 @@ CHECKS = (
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_solution_is_right(solutions, name, capsys):
-    getattr(ch04, f"check_{name}")(solutions[name])
-    assert capsys.readouterr().out.startswith("Right: ")
-
-
-def fails(check, answer, message: str) -> None:
-    with pytest.raises(Wrong, match=re.escape(message)):
-        check(answer)
+def test_the_solution_is_right(answers, name, capsys):
+    passes(getattr(ch04, f"check_{name}"), answers[name], capsys)
 
 
 def product(m, k, n, peak, bandwidth, flops=2, size=2, written=True, choose=max):

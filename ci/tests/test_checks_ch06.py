@@ -1,43 +1,28 @@
 """Every check of chapter 6 passes its solution and says what is wrong with likely wrong answers."""
 
 import json
-import re
 
 import pytest
 import torch
 
-from chatlib.checks import Wrong, ch06
+from chatlib.checks import ch06
 from chatlib.scaling import count_parameters
-from ci import notebooks
-from ci._venv import ROOT
+from ci.tests.checking import fails, passes, solutions
 
 
 @pytest.fixture(scope="module")
-def solutions() -> dict:
-    """What the solution cells define, up to the open-ended exercise."""
-    names: dict = {}
-    notebook = notebooks.read(ROOT / "solutions" / "06_inference.ipynb")
-    for cell in notebook.cells:
-        tagged = notebooks.tags(cell)
-        if "experiment" in cell.source and cell.cell_type == "code":
-            break
-        if cell.cell_type == "code" and ("solution" in tagged or "setup" in tagged):
-            exec(cell.source, names)
-    return names
+def answers() -> dict:
+    return solutions("06_inference")
 
 
 CHECKS = ("nucleus", "pick", "slide", "step_bytes", "serve", "events", "accept", "grouped")
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_solution_is_right(solutions, name, capsys):
-    getattr(ch06, f"check_{name}")(solutions["quantize" if name == "grouped" else name])
-    assert capsys.readouterr().out.startswith("Right: ")
-
-
-def fails(check, answer, message: str) -> None:
-    with pytest.raises(Wrong, match=re.escape(message)):
-        check(answer)
+def test_the_solution_is_right(answers, name, capsys):
+    passes(
+        getattr(ch06, f"check_{name}"), answers["quantize" if name == "grouped" else name], capsys
+    )
 
 
 def nucleus(probs, p, *, keep_best=True, scale=True, late=0, ranked=True):

@@ -4,11 +4,8 @@ Trains the model once whole and once without each of its elements, with the same
 order, from three seeds, and writes book/data/ablations.json. Two processes, about four minutes.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,20 +14,12 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 
-from chatlib.data.loader import BestFitLoader
-from chatlib.data.sources import open_source
-from chatlib.data.world import World
-from chatlib.distributed import setup
 from chatlib.evaluation import bits_per_byte, document_batches
 from chatlib.model import GPT, MLP, GPTConfig
 from chatlib.notebook import reference
-from chatlib.optim import OptimConfig, build_optimizer
-from chatlib.runs import system_info
-from chatlib.scaling import get_scale
 from chatlib.training import Schedule
-from ci._venv import ROOT
+from ci.studies import shared
 
-RESULT = ROOT / "book" / "data" / "ablations.json"
 LAYERS, WIDTH, HEADS, CONTEXT, ROWS = 4, 64, 2, 128, 8
 STEPS, SEEDS, EVERY = 120, (0, 1, 2), 10
 VALIDATION = 240  # documents
@@ -87,46 +76,24 @@ VARIANTS = {
 @cache
 def batches(seed: int, steps: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The same (inputs, targets), (ROWS, CONTEXT) each, for every variant; other text per seed."""
-    loader = BestFitLoader(open_source("world"), reference.tokenizer(), ROWS, CONTEXT, buffer=64)
-    loader.lanes[0].restore((0, 0, 10_000 * seed, []))
-    loader.snapshots[0] = loader.lanes[0].snapshot()
-    made = [next(loader) for _ in range(steps)]
-    loader.close()
-    return made
+    return list(shared.batches(10_000 * seed, ROWS, CONTEXT, steps, buffer=64))
 
 
 @cache
 def held_out() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    texts = [World(seed=0).document("validation", i).text for i in range(VALIDATION)]
+    texts = [document.text for document in shared.held_out(VALIDATION)]
     return document_batches(reference.tokenizer(), texts, CONTEXT)
-
-
-def rates() -> OptimConfig:
-    """The learning rates of the laptop scale."""
-    scale = get_scale("laptop")
-    return OptimConfig(
-        muon_lr=scale.matrix_lr,
-        embedding_lr=scale.embedding_lr,
-        value_embedding_lr=scale.embedding_lr / 2,
-        head_lr=scale.head_lr,
-        muon_weight_decay=scale.weight_decay,
-    )
 
 
 def steps_of(variant: Variant, model: GPT, seed: int, stop: int) -> Iterator[float]:
     """Train for the first `stop` steps of the study's schedule; yields each step's loss, nats."""
     held = {name: (model.get_parameter(name), value) for name, value in variant.held.items()}
-    optimizer = build_optimizer(model, rates(), setup())
+    optimizer = shared.laptop_optimizer(model)
     schedule = Schedule(STEPS, warmup=10, warmdown=0.5, final_lr=0.05)
-    for step, (inputs, targets) in enumerate(batches(seed, stop)):
+    for step, batch in enumerate(batches(seed, stop)):
         for parameter, value in held.values():
             parameter.data.fill_(value)
-        loss = model(inputs, targets)
-        loss.backward()
-        optimizer.set_schedule(schedule.lr(step), schedule.momentum(step), 0.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        yield loss.item()
+        yield shared.step(model, optimizer, batch, schedule.lr(step), schedule.momentum(step))
     for parameter, value in held.values():
         parameter.data.fill_(value)
 
@@ -150,15 +117,13 @@ def run(name: str, seed: int, steps: int = STEPS) -> dict:
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m ci.studies.ablations", description=__doc__).parse_args()
     began = time.perf_counter()
     runs: dict[str, list[dict]] = {name: [] for name in VARIANTS}
     todo = [(name, seed) for seed in SEEDS for name in VARIANTS]
-    with ProcessPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for (name, seed), done in zip(todo, pool.map(run, *zip(*todo, strict=True)), strict=True):
-            runs[name].append(done)
-            took = time.perf_counter() - began
-            print(f"{took:5.0f} s  seed {seed}  {name:20s} {done['bpb']:.4f}", flush=True)
+    for (name, seed), done in zip(todo, shared.in_two_processes(run, todo), strict=True):
+        runs[name].append(done)
+        took = time.perf_counter() - began
+        print(f"{took:5.0f} s  seed {seed}  {name:20s} {done['bpb']:.4f}", flush=True)
     result = {
         "what": "bits per byte on held-out text of the small world, equal tokens",
         "model": {"layers": LAYERS, "width": WIDTH, "heads": HEADS, "context": CONTEXT},
@@ -167,12 +132,9 @@ def main() -> None:
         "every": EVERY,
         "seeds": list(SEEDS),
         "seconds": round(time.perf_counter() - began),
-        "system": system_info(),
         "runs": runs,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-    print(f"wrote {RESULT.relative_to(ROOT)}")
+    shared.store("ablations", result)
 
 
 if __name__ == "__main__":

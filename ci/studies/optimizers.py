@@ -7,39 +7,20 @@ Runs that are in the file already are kept: delete it to make all of them anew.
 """
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 
 import torch
 
-from chatlib.data.loader import BestFitLoader
-from chatlib.data.sources import open_source
 from chatlib.distributed import Distributed
 from chatlib.evaluation import bits_per_byte, document_batches
 from chatlib.model import GPT, GPTConfig
 from chatlib.notebook import reference
 from chatlib.optim import AdamWGroup, MuonAdamW, MuonGroup, OptimConfig, build_optimizer
-from chatlib.runs import atomic_write, system_info
-from ci._venv import ROOT
+from ci.studies import shared
 
-RESULT = ROOT / "book" / "data" / "optimizers.json"
 LAYERS, WIDTH, HEADS, CONTEXT, ROWS = 2, 64, 2, 128, 8
 STEPS, WARMUP, EVERY, SEEDS = 200, 10, 10, (0, 1, 2)
 RATES = {"Muon": (0.01, 0.03, 0.09), "AdamW": (0.001, 0.003, 0.01)}
 VALIDATION = 60  # documents
-
-
-@dataclass(frozen=True)
-class Later:
-    """The small world's documents from number `first` on, so that every seed reads its own."""
-
-    first: int
-
-    def documents(
-        self, split: str, rank: int = 0, world_size: int = 1, start: int = 0
-    ) -> Iterator[tuple[int, str]]:
-        return open_source("world").documents(split, rank, world_size, self.first + start)
 
 
 def optimizer_of(name: str, model: GPT, rate: float) -> MuonAdamW:
@@ -56,37 +37,30 @@ def optimizer_of(name: str, model: GPT, rate: float) -> MuonAdamW:
 
 def train(name: str, rate: float, seed: int, steps: int = STEPS) -> dict:
     """One run, with its bits per byte on validation text every EVERY steps."""
-    torch.set_num_threads(1)
     tokenizer = reference.tokenizer()
     model = GPT(GPTConfig(tokenizer.vocab_size, LAYERS, HEADS, HEADS, WIDTH, CONTEXT))
     model.init_weights(seed)
     optimizer = optimizer_of(name, model, rate)
-    held_out = open_source("world").documents("validation")
-    texts = [text for _, (_, text) in zip(range(VALIDATION), held_out, strict=False)]
+    texts = [document.text for document in shared.held_out(VALIDATION)]
     looks = document_batches(tokenizer, texts, CONTEXT)
     sizes = torch.from_numpy(tokenizer.token_bytes())
-    loader = BestFitLoader(Later(100_000 * seed), tokenizer, ROWS, CONTEXT, buffer=200)
     bpb = [round(bits_per_byte(model, looks, sizes), 4)]
-    for step in range(steps):
-        optimizer.set_schedule(min(1.0, (step + 1) / WARMUP), 0.95, 0.0)
-        model(*next(loader)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if (step + 1) % EVERY == 0:
+    read = shared.batches(100_000 * seed, ROWS, CONTEXT, steps, buffer=200)
+    for i, batch in enumerate(read, 1):
+        shared.step(model, optimizer, batch, lr=min(1.0, i / WARMUP), momentum=0.95)
+        if i % EVERY == 0:
             bpb.append(round(bits_per_byte(model, looks, sizes), 4))
-    loader.close()
     return {"optimizer": name, "rate": rate, "seed": seed, "bpb": bpb}
 
 
 def main() -> None:
-    runs = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
+    stored = shared.DATA / "optimizers.json"
+    runs = json.loads(stored.read_text())["runs"] if stored.exists() else []
     known = {(run["optimizer"], run["rate"], run["seed"]) for run in runs}
     tasks = [(n, rate, seed) for n, rates in RATES.items() for rate in rates for seed in SEEDS]
-    with ProcessPoolExecutor(2) as pool:
-        futures = [pool.submit(train, *task) for task in tasks if task not in known]
-        for future in futures:
-            runs.append(future.result())
-            print(runs[-1]["optimizer"], runs[-1]["rate"], runs[-1]["bpb"][-1], flush=True)
+    for done in shared.in_two_processes(train, [task for task in tasks if task not in known]):
+        runs.append(done)
+        print(done["optimizer"], done["rate"], done["bpb"][-1], flush=True)
     result = {
         "model": {"n_layer": LAYERS, "n_embd": WIDTH, "context": CONTEXT},
         "seeds": SEEDS,
@@ -94,9 +68,8 @@ def main() -> None:
         "batch_tokens": ROWS * CONTEXT,
         "every": EVERY,
         "runs": runs,
-        "system": system_info(),
     }
-    atomic_write(RESULT, json.dumps(result, indent=1) + "\n")
+    shared.store("optimizers", result)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from chatlib.runs import atomic_write, system_info
 from chatlib.tokenizer import Tokenizer, split_pattern
+from ci._venv import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "book" / "data" / "tokenizer_scaling.json"
 SIZES = (500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)  # characters
 MERGES = 32_503

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from chatlib.precision import E4M3, E5M2, FLOAT8_MULTIPLE, float8_matmul, quantize
+
 SOFTCAP = 15.0  # logits stay within ±15
 IGNORE = -1  # a target with this value is not predicted
 CHUNK = (2**20, 2**28)  # how many logits to hold at a time, on a CPU and on a GPU
@@ -15,8 +17,9 @@ def softcap(z: Tensor) -> Tensor:
 
 
 def rows_at_a_time(head: Tensor) -> int:
-    """How many rows of logits to hold at once, for a head (V, C)."""
-    return max(1, CHUNK[head.is_cuda] // len(head))
+    """How many rows of logits to hold at once, for a head (V, C); blocks of 16 where that many."""
+    rows = CHUNK[head.is_cuda] // len(head)
+    return rows - rows % FLOAT8_MULTIPLE or max(rows, 1)
 
 
 def nats_per_target(x: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -34,40 +37,55 @@ def _nats(logits: Tensor, targets: Tensor) -> Tensor:
 class SummedCrossEntropy(torch.autograd.Function):
     """The sum of `nats_per_target`, never holding the logits of more than one chunk of rows.
 
-    The gradient of a chunk is worked out while its logits are at hand, on the way forward.
+    The gradient of a chunk is worked out while its logits are at hand, on the way forward. With
+    `float8` its three products are in 8 bits.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, head: Tensor, targets: Tensor, float8: bool) -> Tensor:
+        turn, multiply = (quantize, float8_matmul) if float8 else (_as_it_is, _matmul)
         total, d_head, d_x = x.new_zeros((), dtype=torch.float32), torch.zeros_like(head), []
-        weight, vocab = head.to(x.dtype), torch.arange(len(head), device=x.device)
+        weight, vocab = turn(head.to(x.dtype), E4M3), torch.arange(len(head), device=x.device)
         rows = rows_at_a_time(head)
         for xs, ys in zip(x.split(rows), targets[:, None].split(rows), strict=True):
-            t = torch.tanh(F.linear(xs, weight).float() / SOFTCAP)
+            inputs = turn(xs, E4M3)
+            t = torch.tanh(multiply(inputs, weight, x.dtype).float() / SOFTCAP)
             unnormalized = torch.exp(SOFTCAP * t)  # cannot overflow: at most e^15
             normalizer = unnormalized.sum(-1, keepdim=True)
             counts = ys != IGNORE
             hit = SOFTCAP * t.gather(-1, ys.clamp(min=0))
             total = total + ((normalizer.log() - hit) * counts).sum()
             d_capped = unnormalized / normalizer - (vocab == ys).float()
-            d_logits = (d_capped * (1 - t.square()) * counts).to(x.dtype)
-            d_x.append(d_logits @ weight)
-            d_head = d_head + d_logits.mT @ xs
+            d_logits = turn((d_capped * (1 - t.square()) * counts).to(x.dtype), E5M2)
+            d_x.append(multiply(d_logits, weight.t(), x.dtype))
+            d_head = d_head + multiply(d_logits.t(), inputs.t(), x.dtype)
         ctx.save_for_backward(torch.cat(d_x), d_head)
         return total
 
     @staticmethod
-    def backward(ctx, d_total: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, d_total: Tensor) -> tuple[Tensor, Tensor, None, None]:
         d_x, d_head = ctx.saved_tensors
-        return (d_total * d_x).to(d_x.dtype), d_total * d_head, None
+        return (d_total * d_x).to(d_x.dtype), d_total * d_head, None, None
 
 
-def softcapped_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, reduction: str) -> Tensor:
+def _as_it_is(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x
+
+
+def _matmul(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    return F.linear(a, b)
+
+
+def softcapped_cross_entropy(
+    x: Tensor, head: Tensor, targets: Tensor, reduction: str, float8: bool = False
+) -> Tensor:
     """The loss in nats: x (N, C), head (V, C), targets (N,) -> (), or (N,) if reduction is "none".
 
-    "mean" is over the targets that count; without any it is 0, and so is its gradient.
+    "mean" is over the targets that count; without any it is 0, and so is its gradient. With
+    `float8` the products of "mean" and "sum" are in 8 bits while gradients are recorded.
     """
     if reduction == "none":
         return nats_per_target(x, head, targets)
-    total = SummedCrossEntropy.apply(x, head, targets)
+    float8 = float8 and torch.is_grad_enabled() and len(head) % FLOAT8_MULTIPLE == 0
+    total = SummedCrossEntropy.apply(x, head, targets, float8)
     return total if reduction == "sum" else total / (targets != IGNORE).sum().clamp(min=1)

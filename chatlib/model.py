@@ -173,7 +173,7 @@ class GPT(nn.Module):
         self.residual_scales = nn.Parameter(torch.empty(L))
         self.embedding_scales = nn.Parameter(torch.empty(L))
         self.backout_scale = nn.Parameter(torch.empty(1))
-        self.head = nn.Linear(C, V, bias=False)  # the loss reads its weight
+        self.head = Linear(C, V)  # the loss reads its weight
         self.register_buffer("rotary", self._rotary_table(), persistent=False)
 
     def _rotary_table(self) -> Tensor:
@@ -266,7 +266,8 @@ class GPT(nn.Module):
         head = self.head.weight[: self.config.vocab_size]
         if targets is None:
             return softcap(F.linear(x, head.to(x.dtype)))
-        loss = softcapped_cross_entropy(x.flatten(0, 1), head, targets.flatten(), reduction)
+        flat, wanted = x.flatten(0, 1), targets.flatten()
+        loss = softcapped_cross_entropy(flat, head, wanted, reduction, self.head.float8)
         return loss.view_as(targets) if reduction == "none" else loss
 
     @torch.no_grad()

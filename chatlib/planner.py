@@ -105,13 +105,12 @@ def step_time(
     device: Device,
     gpus: int,
     rows: int,
-    fp8: bool = False,
+    fp8: bool,
     rates: Rates = RATES,
 ) -> StepTime:
     """Seconds a step of `batch_tokens` over all devices, in micro-batches of `rows` rows each.
 
-    `fp8`: multiply in eight bits where the device can, as the reference does and `training` does
-    not. Nothing overlaps in this model.
+    `fp8`: multiply in 8 bits where the device can. Nothing overlaps in this model.
     """
     count = count_parameters(config)
     tokens = batch_tokens / gpus
@@ -180,6 +179,7 @@ class Estimate:
     device: Device
     gpus: int
     rows: int
+    fp8: bool  # whether products are in 8 bits; else they are in bfloat16
     step: StepTime
     memory: Memory
 
@@ -210,19 +210,23 @@ def estimate(
     device: Device,
     gpus: int,
     rows: int = 0,
-    fp8: bool = False,
+    fp8: bool | None = None,
     price: float | None = None,
     rates: Rates = RATES,
 ) -> Estimate:
-    """Project a plan onto hardware; `rows = 0` takes the largest micro-batch that fits."""
+    """Project a plan onto hardware, in 8 bits where the trainer would use them, or as `fp8` asks.
+
+    `rows = 0` takes the largest micro-batch that fits.
+    """
     if gpus < 1:
         raise ChatlibError(f"gpus={gpus} cannot be; use 1 or more.")
     device = device if price is None else replace(device, price=price)
     config, batch = plan.config, plan.batch_tokens
     rows = rows or fitting_rows(config, 0.94 * device.memory, batch, gpus)
     some = max(rows, 1)  # what does not fit is projected as if one row did
+    fp8 = bool(device.fp8 and (plan.scale.float8 if fp8 is None else fp8))
     step = step_time(config, batch, device, gpus, some, fp8, rates)
-    return Estimate(plan, device, gpus, rows, step, memory(config, some, gpus))
+    return Estimate(plan, device, gpus, rows, fp8, step, memory(config, some, gpus))
 
 
 def describe(scale: Scale, device_name: str | None = None, gpus: int | None = None) -> str:
@@ -245,18 +249,20 @@ def describe(scale: Scale, device_name: str | None = None, gpus: int | None = No
         )
     gpus = gpus or scale.gpus
     if gpus:
-        lines += ["", "projected, not run, in bfloat16:"]
-        lines.append(f"  {'device':<12}rows  memory GB  s/step    hours  dollars")
+        lines += ["", "projected, not run, in 8 bits (fp8) or bfloat16 (bf16), as it would train:"]
+        lines.append(f"  {'device':<14}in    rows  memory GB  s/step  hours        dollars")
         devices = [get_device(device_name)] if device_name else DEVICES.values()
         lines += [_projected(estimate(plan, device, gpus)) for device in devices]
     return "\n".join(lines)
 
 
 def _projected(guess: Estimate) -> str:
-    name = f"  {guess.gpus} x {guess.device.name:<9}"
+    name = f"  {guess.gpus} x {guess.device.name:<10}"
     if not guess.fits:
-        return f"{name} does not fit; use a smaller depth"
+        return f"{name}does not fit; use a smaller depth"
+    hours = f"{guess.hours * (1 - ERROR):.2f}-{guess.hours * (1 + ERROR):.2f}"
     return (
-        f"{name}{guess.rows:>3}  {guess.memory.total / GB:>9.1f}  {guess.step.total:>6.3f}  "
-        f"{guess.hours * (1 - ERROR):.2f}-{guess.hours * (1 + ERROR):.2f}  {guess.dollars:>7.0f}"
+        f"{name}{'fp8' if guess.fp8 else 'bf16':<4}  {guess.rows:>4}  "
+        f"{guess.memory.total / GB:>9.1f}  {guess.step.total:>6.3f}  {hours:<11}  "
+        f"{guess.dollars:>7.0f}"
     )

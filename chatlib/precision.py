@@ -55,6 +55,9 @@ class Float8:
     data: Tensor
     scale: Tensor  # float32, a scalar
 
+    def t(self) -> "Float8":
+        return Float8(self.data.t(), self.scale)
+
     def dequantized(self) -> Tensor:
         return self.data.float() * self.scale
 
@@ -70,13 +73,19 @@ def quantize(x: Tensor, dtype: torch.dtype) -> Float8:
     return Float8((x.float() / scale).clamp(-largest, largest).to(dtype), scale)
 
 
+@torch.compiler.assume_constant_result
+def multiplies_float8(device: torch.device) -> bool:
+    """Whether `device` multiplies bytes itself: NVIDIA GPUs from compute capability 8.9 on do."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
 def float8_matmul(a: Float8, b: Float8, dtype: torch.dtype) -> Tensor:
     """a (M, K) times b (N, K) transposed -> (M, N), summed in float32.
 
-    GPUs from compute capability 8.9 multiply the bytes themselves. Elsewhere the same bytes are
-    multiplied as float32, which holds every product of two of them exactly.
+    Where the device cannot multiply bytes, the same bytes are multiplied as float32, which holds
+    every product of two of them exactly.
     """
-    if a.data.is_cuda and torch.cuda.get_device_capability(a.data.device) >= (8, 9):
+    if multiplies_float8(a.data.device):
         return torch._scaled_mm(
             a.data.contiguous(), b.data.contiguous().t(), a.scale, b.scale, out_dtype=dtype
         )
@@ -96,15 +105,15 @@ class Float8Product(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, x_scale, weight, w_scale = ctx.saved_tensors
         gs = quantize(grad, E5M2)
-        d_x = float8_matmul(gs, Float8(weight.t(), w_scale), grad.dtype)
-        d_weight = float8_matmul(Float8(gs.data.t(), gs.scale), Float8(x.t(), x_scale), grad.dtype)
+        d_x = float8_matmul(gs, Float8(weight, w_scale).t(), grad.dtype)
+        d_weight = float8_matmul(gs.t(), Float8(x, x_scale).t(), grad.dtype)
         return d_x, d_weight
 
 
 def use_float8(model: nn.Module) -> list[str]:
     """Switch every Linear with large enough sides to 8 bits; returns their names.
 
-    The number of rows of their inputs must be a multiple of 16, too.
+    The number of rows of their inputs must be a multiple of 16, too. Call it before compiling.
     """
     switched = []
     for name, layer in model.named_modules():

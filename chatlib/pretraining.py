@@ -17,7 +17,7 @@ from chatlib.evaluation import bits_per_byte, document_batches
 from chatlib.model import GPT, GPTConfig
 from chatlib.optim import MuonAdamW, OptimConfig, build_optimizer
 from chatlib.planner import fitting_rows
-from chatlib.precision import compute_dtype
+from chatlib.precision import compute_dtype, multiplies_float8, use_float8
 from chatlib.runs import Run
 from chatlib.scaling import Plan, Scale, get_scale, make_plan
 from chatlib.tokenizer import Tokenizer
@@ -120,6 +120,7 @@ def _pretrain(run: Run, scale: Scale, dist: Distributed) -> dict:
     slow = dist.device.type == "cpu" and compute_dtype(dist.device) == torch.float32
     plan = make_plan(scale, tokenizer.vocab_size, slow)
     model = build_model(plan.config, dist.device)
+    in_8_bits = use_float8(model) if scale.float8 and multiplies_float8(dist.device) else []
     rows, micro_batches = split_batch(plan, dist)
     job = Job(
         run=run,
@@ -140,12 +141,11 @@ def _pretrain(run: Run, scale: Scale, dist: Distributed) -> dict:
         meta={"config": plan.config.to_dict(), "tokenizer": tokenizer.fingerprint},
     )  # fmt: skip
     if dist.is_main:
-        announce(plan, slow, dist, rows, micro_batches)
+        announce(plan, slow, dist, rows, micro_batches, len(in_8_bits))
     result = train(job, dist)
     if dist.is_main:
-        run.update_manifest(
-            base=result | {"flops": plan.flops, "batch_tokens": plan.batch_tokens, "slow": slow}
-        )
+        made = {"flops": plan.flops, "batch_tokens": plan.batch_tokens, "slow": slow}
+        run.update_manifest(base=result | made | {"float8_layers": len(in_8_bits)})
     return result
 
 
@@ -207,7 +207,9 @@ def sampler(model: GPT, tokenizer: Tokenizer):
     return sample
 
 
-def announce(plan: Plan, slow: bool, dist: Distributed, rows: int, micro_batches: int) -> None:
+def announce(
+    plan: Plan, slow: bool, dist: Distributed, rows: int, micro_batches: int, in_8_bits: int
+) -> None:
     """Say what is about to happen."""
     print(
         f"Pretraining {plan.parameters.total / 1e6:.2f}M parameters (depth {plan.config.n_layer}, "
@@ -216,6 +218,10 @@ def announce(plan: Plan, slow: bool, dist: Distributed, rows: int, micro_batches
         f"micro-batches x {rows} rows of {plan.scale.sequence_len}.",
         flush=True,
     )
+    if in_8_bits:
+        print(f"{in_8_bits} layers multiply in 8 bits; evaluation does not.", flush=True)
+    elif plan.scale.float8:
+        print("This device does not multiply in 8 bits: training without them.", flush=True)
     if slow and plan.scale.train_tokens_slow:
         print(
             "This processor has no native bfloat16: computing in float32, on the smaller budget.",

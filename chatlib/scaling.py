@@ -42,6 +42,7 @@ class Scale:
     train_tokens_slow: int  # where the CPU has no native bfloat16; 0 = the same
     batch_tokens: int
     device_batch: int  # rows per micro-batch on one device; 0 = what fits
+    float8: bool  # multiply in 8 bits while pretraining, where the device can
     matrix_lr: float
     embedding_lr: float
     head_lr: float
@@ -80,6 +81,7 @@ _TINY = Scale(
     train_tokens_slow=0,
     batch_tokens=1024,
     device_batch=8,
+    float8=False,
     matrix_lr=0.02,
     embedding_lr=0.3,
     head_lr=0.008,
@@ -143,6 +145,7 @@ _NODE = Scale(
     train_tokens_slow=0,
     batch_tokens=0,
     device_batch=16,
+    float8=True,
     matrix_lr=0.02,
     embedding_lr=0.3,
     head_lr=0.008,
@@ -170,6 +173,7 @@ _GPU = replace(
     tokenizer_chars=1_000_000_000,
     tokens_per_param=12.0,
     device_batch=0,
+    float8=False,
     gpus=1,
 )
 
@@ -201,6 +205,10 @@ def check_scale(scale: Scale) -> None:
         )
     if scale.sequence_len < 8:
         raise ChatlibError(f"sequence_len={scale.sequence_len} is too short; use 8 tokens or more.")
+    if scale.float8 not in (False, True) or (scale.float8 and scale.sequence_len % 16):
+        raise ChatlibError(
+            f"float8={scale.float8} cannot be; use 0, or 1 with rows of a multiple of 16 tokens."
+        )
     for name in ("batch_tokens", "sft_batch_tokens"):
         batch = getattr(scale, name)
         if batch < 0 or batch % scale.sequence_len:

@@ -93,14 +93,6 @@ export function project(data, { device: name, gpus, price, depth, ratio, fp8, mf
     need: sum(bytes), fits: rows > 0 && sum(bytes) <= device.memory, memory: device.memory };
 }
 
-function make(name, attributes, parent, text) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  parent?.append(made);
-  return made;
-}
-
 const COLORS = ["#1b4f8a", "#c8501e", "#2a9d8f", "#d99a0b", "#7b3f98", "#56a8dd", "#70757a", "#a8adb3"];
 
 /** A bar of parts, drawn to `whole`, with a mark at `limit`, and the names of the parts below it. */

@@ -18,7 +18,7 @@ REFERENCE_SECONDS = 1.067  # a step of nanochat's run 6: d24, 8xH100, fp8, 16 ro
 
 
 def test_the_time_model_reproduces_the_reference_run():
-    guess = estimate(make_plan(get_scale("node")), get_device("H100"), gpus=8, rows=16, fp8=True)
+    guess = estimate(make_plan(get_scale("node")), get_device("H100"), gpus=8, rows=16)
     assert guess.step.total == pytest.approx(REFERENCE_SECONDS, rel=ERROR)
     assert guess.hours == pytest.approx(1.65, rel=0.05)
     assert guess.mfu == pytest.approx(0.59, abs=0.03)
@@ -31,6 +31,24 @@ def test_bfloat16_is_slower_than_fp8_by_about_what_was_published():
     plan = make_plan(get_scale("node"))
     with_fp8, without = (estimate(plan, get_device("H100"), 8, 16, fp8=f) for f in (True, False))
     assert 1.1 < without.step.total / with_fp8.step.total < 1.4
+
+
+@pytest.mark.parametrize(
+    ("scale", "device", "asked", "fp8"),
+    [
+        ("node", "H100", None, True),
+        ("node", "A100", None, False),
+        ("node", "A100", True, False),
+        ("node", "H100", False, False),
+        ("gpu", "H100", None, False),
+        ("gpu", "H100", True, True),
+    ],
+)
+def test_it_computes_in_what_the_trainer_would_use_unless_asked(scale, device, asked, fp8):
+    guess = estimate(make_plan(get_scale(scale)), get_device(device), 8, rows=16, fp8=asked)
+    assert guess.fp8 == fp8
+    if asked is None:
+        assert f" {'fp8' if fp8 else 'bf16'} " in describe(get_scale(scale), device, 8)
 
 
 @pytest.mark.parametrize(

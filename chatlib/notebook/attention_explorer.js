@@ -2,14 +2,6 @@
 // finger, arrow keys) and see which tokens it reads.
 const RGB = "61,133,200"; // legible on light and on dark
 
-function make(name, attributes, parent, text) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  parent?.append(made);
-  return made;
-}
-
 /** A function (layer, head, query, key) -> weight in 0..1 over the bytes of one text. */
 function weights(text, heads) {
   const bytes = Uint8Array.from(atob(text.maps), (c) => c.charCodeAt(0));

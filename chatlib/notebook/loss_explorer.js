@@ -1,13 +1,4 @@
 // The loss curve of a run: point at a step (mouse, finger, arrow keys) and read its sample.
-const SVG = "http://www.w3.org/2000/svg";
-
-function node(name, attributes, parent, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  parent?.append(made);
-  return made;
-}
 
 function draw(svg, data, width, chosen) {
   const { looks, train, levels } = data;
@@ -25,39 +16,39 @@ function draw(svg, data, width, chosen) {
 
   const stride = [0.1, 0.2, 0.5, 1, 2].find((s) => (top - bottom) / s < 7) ?? 5;
   for (let v = Math.ceil(bottom / stride) * stride; v <= top; v += stride) {
-    node("line", { x1: box.left, x2: width - box.right, y1: y(v), y2: y(v), stroke: "var(--cl-line)" }, svg);
-    node("text", { x: box.left - 8, y: y(v) + 4, "text-anchor": "end" }, svg, v.toFixed(stride < 1 ? 1 : 0));
+    make("line", { x1: box.left, x2: width - box.right, y1: y(v), y2: y(v), stroke: "var(--cl-line)" }, svg);
+    make("text", { x: box.left - 8, y: y(v) + 4, "text-anchor": "end" }, svg, v.toFixed(stride < 1 ? 1 : 0));
   }
   const ticks = [0];
   for (let step = 1; step <= last; step *= 10) ticks.push(step);
   if (x(last) - x(ticks.at(-1)) > 45) ticks.push(last);
   for (const step of ticks) {
-    node("text", { x: x(step), y: height - 22, "text-anchor": "middle" }, svg, step.toLocaleString("en"));
+    make("text", { x: x(step), y: height - 22, "text-anchor": "middle" }, svg, step.toLocaleString("en"));
   }
-  node("text", { x: (width + box.left) / 2, y: height - 4, "text-anchor": "middle" }, svg, "training step");
-  node("text", { x: 2, y: 10 }, svg, "bits per byte");
+  make("text", { x: (width + box.left) / 2, y: height - 4, "text-anchor": "middle" }, svg, "training step");
+  make("text", { x: 2, y: 10 }, svg, "bits per byte");
 
   const path = (points) => points.map(([s, b], i) => `${i ? "L" : "M"}${x(s)} ${y(Math.min(b, top))}`).join("");
   if (train.length) {
-    node("path", { d: path(train), fill: "none", stroke: "var(--cl-soft)", "stroke-opacity": 0.55 }, svg);
+    make("path", { d: path(train), fill: "none", stroke: "var(--cl-soft)", "stroke-opacity": 0.55 }, svg);
   }
   let above = -Infinity;
   for (const level of [...levels].sort((a, b) => b.bpb - a.bpb)) {
     const color = level.floor ? "var(--cl-teal)" : "var(--cl-vermilion)";
     const at = y(level.bpb), under = at - above < 16;
-    node("line", { x1: box.left, x2: width - box.right, y1: at, y2: at, stroke: color, "stroke-width": 1.4,
+    make("line", { x1: box.left, x2: width - box.right, y1: at, y2: at, stroke: color, "stroke-width": 1.4,
       "stroke-dasharray": level.floor ? "none" : "5 4" }, svg);
-    node("text", { x: box.left + 6, y: under ? at + 13 : at - 5, style: `fill:${color}` }, svg,
+    make("text", { x: box.left + 6, y: under ? at + 13 : at - 5, style: `fill:${color}` }, svg,
       `${level.name} ${level.bpb.toFixed(2)}`);
     above = at;
   }
   const curve = looks.map((d) => [d.step, d.bpb]);
-  node("path", { d: path(curve), fill: "none", stroke: "var(--cl-blue)", "stroke-width": 2.4 }, svg);
+  make("path", { d: path(curve), fill: "none", stroke: "var(--cl-blue)", "stroke-width": 2.4 }, svg);
   const here = looks[chosen];
-  node("line", { x1: x(here.step), x2: x(here.step), y1: box.top, y2: height - box.bottom,
+  make("line", { x1: x(here.step), x2: x(here.step), y1: box.top, y2: height - box.bottom,
     stroke: "var(--cl-blue)", "stroke-opacity": 0.5 }, svg);
   looks.forEach((d, i) =>
-    node("circle", { cx: x(d.step), cy: y(d.bpb), r: i === chosen ? 6 : 3, fill: "var(--cl-blue)" }, svg));
+    make("circle", { cx: x(d.step), cy: y(d.bpb), r: i === chosen ? 6 : 3, fill: "var(--cl-blue)" }, svg));
   return (px) => {
     const distances = looks.map((d) => Math.abs(x(d.step) - px));
     return distances.indexOf(Math.min(...distances));
@@ -68,18 +59,12 @@ function render({ model, el }) {
   const data = model.get("data"), looks = data.looks;
   let chosen = looks.length - 1, nearest = () => chosen;
   el.classList.add("cl-widget", "cl-loss-explorer");
-  const svg = node("svg", { class: "cl-plot", role: "slider", tabindex: 0, "aria-label": model.get("alt"),
-    "aria-valuemin": looks[0].step, "aria-valuemax": looks[chosen].step });
-  const panel = document.createElement("div");
-  panel.className = "cl-panel";
-  panel.setAttribute("aria-live", "polite");
-  const heading = document.createElement("strong"), sample = document.createElement("div");
-  sample.className = "cl-sample";
-  panel.append(heading, sample);
-  const note = document.createElement("div");
-  note.className = "cl-note";
-  note.textContent = "Point at a step, or use the arrow keys, to read what the model wrote then.";
-  el.replaceChildren(svg, panel, note);
+  el.replaceChildren();
+  const svg = make("svg", { class: "cl-plot", role: "slider", tabindex: 0, "aria-label": model.get("alt"),
+    "aria-valuemin": looks[0].step, "aria-valuemax": looks[chosen].step }, el);
+  const panel = make("div", { class: "cl-panel", "aria-live": "polite" }, el);
+  const heading = make("strong", {}, panel), sample = make("div", { class: "cl-sample" }, panel);
+  make("div", { class: "cl-note" }, el, "Point at a step, or use the arrow keys, to read what the model wrote then.");
 
   function show(index) {
     chosen = Math.max(0, Math.min(looks.length - 1, index));

@@ -22,14 +22,6 @@ export function cut(logits, { temperature = 1, top_k = 0, top_p = 1, min_p = 0 }
   return kept.map((size) => size / sum);
 }
 
-function make(name, attributes, parent, text) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  parent?.append(made);
-  return made;
-}
-
 const visible = (token) => token.replaceAll("\n", "⏎").replace(/^ /, "␣");
 const percent = (p) => (p >= 0.0995 ? (100 * p).toFixed(0) : (100 * p).toFixed(1)) + " %";
 

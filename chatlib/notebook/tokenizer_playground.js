@@ -46,20 +46,12 @@ export function encoder(pattern, tokens) {
   };
 }
 
-function element(name, className, parent, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  parent?.append(made);
-  return made;
-}
-
 /** A token as it can be shown: its text, or its bytes in hexadecimal. */
 function showToken(bytes, parent) {
   const text = textOf(bytes);
   const name = text === null || /^\p{Cc}$/u.test(text) && !/[\n\t]/.test(text) ? hexOf(bytes) : text;
   const visible = name.replaceAll(" ", text === null ? " " : "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
-  return element("b", text === null ? "cl-hex" : "", parent, visible);
+  return make("b", { class: text === null ? "cl-hex" : "" }, parent, visible);
 }
 
 function render({ model, el }) {
@@ -68,24 +60,18 @@ function render({ model, el }) {
   const ranks = new Map(tokens.map((token, rank) => [token, rank]));
   el.classList.add("cl-widget", "cl-tokenizer-playground");
   el.replaceChildren();
-  const field = element("textarea", "", el);
-  field.rows = 3;
-  field.value = text;
-  field.spellcheck = false;
-  field.setAttribute("aria-label", "Text to tokenize");
-  const summary = element("div", "cl-note", el);
-  summary.setAttribute("aria-live", "polite");
-  const row = element("div", "cl-tokens", el);
-  const panel = element("div", "cl-panel", el);
-  panel.setAttribute("aria-live", "polite");
+  const field = make("textarea", { rows: 3, spellcheck: false, "aria-label": "Text to tokenize" }, el, text);
+  const summary = make("div", { class: "cl-note", "aria-live": "polite" }, el);
+  const row = make("div", { class: "cl-tokens" }, el);
+  const panel = make("div", { class: "cl-panel", "aria-live": "polite" }, el);
 
   function explain(id, button) {
     for (const other of row.children) other.setAttribute("aria-pressed", other === button);
     panel.replaceChildren();
     const bytes = tokens[id];
-    element("strong", "", panel, `Token ${id}`);
-    element("span", "", panel, `, ${bytes.length} byte${bytes.length > 1 ? "s" : ""}: ${hexOf(bytes)}`);
-    const line = element("div", "", panel);
+    make("strong", {}, panel, `Token ${id}`);
+    make("span", {}, panel, `, ${bytes.length} byte${bytes.length > 1 ? "s" : ""}: ${hexOf(bytes)}`);
+    const line = make("div", {}, panel);
     if (bytes.length === 1) return line.append("One of the 256 bytes that every vocabulary begins with.");
     const [left, right] = bpe(bytes, ranks, id);
     line.append(`Merge number ${id - 255}: `);
@@ -103,11 +89,9 @@ function render({ model, el }) {
     row.dataset.ids = ids.join(" ");
     row.replaceChildren();
     for (const id of ids.slice(0, MOST)) {
-      const button = element("button", "", row);
-      button.type = "button";
-      button.setAttribute("aria-pressed", false);
+      const button = make("button", { type: "button", "aria-pressed": false }, row);
       showToken(tokens[id], button);
-      element("i", "", button, id);
+      make("i", {}, button, id);
       button.addEventListener("click", () => explain(id, button));
     }
     panel.textContent = "Choose a token to see its bytes and the merge that made it.";

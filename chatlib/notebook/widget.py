@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 class Explorer(anywidget.AnyWidget):
-    """A widget whose code is `class_name.js` beside this file, on the book's colors.
+    """A widget whose code is make.js and `class_name.js` beside this file, on the book's colors.
 
     `data` is everything that its JavaScript knows (JSON); `alt` says in words what is to be seen.
     """
@@ -28,7 +28,8 @@ class Explorer(anywidget.AnyWidget):
     def __init_subclass__(cls, **kwargs):
         if not hasattr(cls, "_esm"):
             script = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower() + ".js"
-            cls._esm = (HERE / script).read_text(encoding="utf8")
+            scripts = (HERE / "make.js", HERE / script)
+            cls._esm = "".join(path.read_text(encoding="utf8") for path in scripts)
         super().__init_subclass__(**kwargs)
 
     def __repr__(self) -> str:

@@ -1,17 +1,14 @@
-"""Checks of the exercises on attention. Each takes your answer, says what is wrong or prints Right.
-
-They compare with PyTorch or with plain arithmetic, and look for the likely slips first.
-"""
+"""Checks of the exercises on attention. Each says what is wrong with an answer, or prints Right."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from chatlib.checks import Wrong
-from chatlib.checks.compare import expect, normal, same, tensor
+from chatlib.checks.compare import expect, expect_number, normal, same, tensor
 from chatlib.model import GPTConfig
 from chatlib.scaling import count_parameters, flops_per_token
 
@@ -33,13 +30,11 @@ def check_softmax(softmax: Callable) -> None:
                 f"With {large:+.0f} added to every score nothing should change, but e to such a "
                 "power is no float32: subtract the largest score of each row first."
             )
-    hot = softmax(scores, 2.0)
-    if same(hot, (scores * 2).softmax(-1)):
-        raise Wrong("At temperature 2 you sharpen: divide the scores by it, do not multiply.")
-    if not same(hot, (scores / 2).softmax(-1)):
-        raise Wrong("At temperature 2 the shares are off: divide the scores before taking e^.")
-    cold = softmax(scores, 0)
-    if not same(cold, F.one_hot(scores.argmax(-1), 5)):
+    sharp = (scores * 2).softmax(-1)
+    slips = {"At temperature 2 you sharpen: divide the scores by it, do not multiply.": sharp}
+    otherwise = "At temperature 2 the shares are off, so divide the scores before taking e^"
+    expect(softmax(scores, 2.0), (scores / 2).softmax(-1), slips, otherwise)
+    if not same(softmax(scores, 0), F.one_hot(scores.argmax(-1), 5)):
         raise Wrong("At temperature 0 all probability belongs to the largest score; say so apart.")
     print("Right: your softmax sums to 1, survives large scores and knows temperature 0.")
 
@@ -58,26 +53,22 @@ def check_visible(visible: Callable) -> None:
 
 
 def _check_pair(call: str, seen: bool, p: int, j: int, window: int, row: int) -> None:
-    if seen and j > p:
+    if seen == (0 <= p - j <= (window if window >= 0 else math.inf)):
+        return
+    if j > p:
         raise Wrong(f"{call}: your mask lets position {p} see position {j}, which is its future.")
-    if seen and window >= 0 and j < p - window:
+    if seen:
         raise Wrong(f"{call}: position {p} sees position {j}, which is {p - j} back.")
-    if not seen and j == p:
-        raise Wrong(f"{call}: position {p} does not see itself.")
-    if not seen and window >= 0 and j == p - window:
-        raise Wrong(
-            f"{call}: position {p} does not see position {j}, exactly {window} back: "
-            "a window of w admits w + 1 keys."
-        )
-    if not seen and window < 0 and j <= p:
-        if p > row and j > row:
-            raise Wrong(
-                f"{call}: position {p} does not see {j}. Row {row} of the mask belongs to "
-                f"position {p}: use `positions`, not the number of the row."
-            )
-        raise Wrong(f"{call}: a negative window sets no limit, but {p} does not see {j}.")
-    if not seen and p - window < j < p:
-        raise Wrong(f"{call}: position {p} does not see position {j}, inside its window.")
+    at = f"{call}: position {p} does not see"
+    if j == p:
+        raise Wrong(f"{at} itself.")
+    if p - j == window:
+        raise Wrong(f"{at} position {j}, exactly {window} back: a window of w admits w + 1 keys.")
+    if window >= 0:
+        raise Wrong(f"{at} position {j}, inside its window.")
+    if p > row and j > row:
+        raise Wrong(f"{at} {j}. Row {row} of the mask is position {p}'s: use `positions`.")
+    raise Wrong(f"{at} {j}, but a negative window sets no limit.")
 
 
 def check_head(head: Callable) -> None:
@@ -113,16 +104,17 @@ def check_rotate(rotate: Callable) -> None:
     x, positions, base = normal(5, 8), torch.tensor([0, 1, 2, 3, 50]), 100.0
     y = tensor(rotate(x, positions, base), (5, 8), "rotate(x, positions, base)")
 
-    def turned(sign: int = 1, power: int = 2, at: Tensor = positions) -> Tensor:
+    def turned(sign: int = 1, power: int = 2, at: Tensor = positions, x: Tensor = x) -> Tensor:
         angle = sign * at[:, None] * base ** (-power * torch.arange(4) / 8)
-        return torch.cat(_turn(x[:, :4], x[:, 4:], angle), dim=-1)
+        a, b = x.chunk(2, dim=-1)
+        sides = a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()
+        return torch.cat(sides, dim=-1)
 
     if not same(y[0], x[0]):
         raise Wrong("At position 0 nothing may turn, but your first row has changed.")
     if not same(y.norm(dim=-1), x.norm(dim=-1)):
         raise Wrong("A turn keeps lengths, and yours does not: a·cos - b·sin, a·sin + b·cos.")
-    angle = positions[:, None] * base ** (-2 * torch.arange(4) / 8)
-    neighbors = torch.stack(_turn(x[:, ::2], x[:, 1::2], angle), dim=-1).flatten(1)
+    neighbors = turned(x=x[:, [0, 2, 4, 6, 1, 3, 5, 7]])[:, [0, 4, 1, 5, 2, 6, 3, 7]]
     slips = {
         "You pair neighbors (0 with 1); here number i turns with number i + D/2.": neighbors,
         "You turn the other way: the first of a pair is a·cos - b·sin.": turned(sign=-1),
@@ -132,10 +124,6 @@ def check_rotate(rotate: Callable) -> None:
     }
     expect(y, turned(), slips, "Lengths are kept, but pair i must turn position · base^(-2i/D)")
     print("Right: lengths stay, position 0 stays, and scores depend on distance alone.")
-
-
-def _turn(a: Tensor, b: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    return a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()
 
 
 def check_grouped(grouped: Callable) -> None:
@@ -149,13 +137,12 @@ def check_grouped(grouped: Callable) -> None:
 
     each = [t.repeat_interleave(2, dim=2) for t in (k, v)]
     tiled = [t.repeat(1, 1, 2, 1) for t in (k, v)]
+    mixed = attention(each[0], tiled[1])
     slips = {
         "Query heads 0 and 1 share key head 0, but your head 1 reads key head 1: repeat each head "
         "in place (0 0 1 1 2 2), not the whole row (0 1 2 0 1 2).": attention(*tiled),
         "Your heads read the future: it must stay causal.": attention(*each, causal=False),
-        "Keys are repeated in place and values are not: use one order.": attention(
-            each[0], tiled[1]
-        ),
+        "Keys are repeated in place, but values are not: use one order.": mixed,
     }
     expect(y, attention(*each), slips, "Query head h must read key and value head h // (H / Hkv)")
     print("Right: neighboring query heads share a key head and a value head.")
@@ -168,34 +155,27 @@ def check_count(count: Callable) -> None:
         answer = count(config)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise Wrong("Return two numbers: parameters, and FLOPs a token.")
-        _check_parameters(config, answer[0])
-        _check_flops(config, answer[1])
+        _check_counts(config, *answer)
     print("Right: both counts agree with the library for two models.")
 
 
-def _check_parameters(config: GPTConfig, answer: float) -> None:
-    p = count_parameters(config)
+def _check_counts(config: GPTConfig, parameters: float, flops: float) -> None:
+    p, right = count_parameters(config), flops_per_token(config)
     kv = config.n_kv_head * config.head_dim
     L, C = config.n_layer, config.n_embd
     gates = p.matrices - L * (10 * C * C + 2 * C * kv)
-    slips = {
+    missing = {
         "You left out the head; it is a matrix of its own, not the embedding again.": p.head,
         "You left out the value tables of every other layer.": p.value_embeddings,
         "You left out the gates of the value tables.": gates,
         "You left out the scalars: 2 a layer, smear and backout, and the smear's gate.": p.scalars,
         "Keys and values have n_kv_head heads, fewer than queries.": -2 * L * C * (C - kv),
     }
-    for message, missing in slips.items():
-        if missing and answer == p.total - missing:
-            raise Wrong(message)
-    if answer != p.total:
-        raise Wrong(f"A model of this shape has {p.total:,} parameters; you count {answer:,}.")
-
-
-def _check_flops(config: GPTConfig, answer: float) -> None:
-    right, p = flops_per_token(config), count_parameters(config)
+    slips = {message: p.total - number for message, number in missing.items()}
+    otherwise = "Somewhere you count too much or too little."
+    expect_number(parameters, p.total, slips, otherwise, tolerance=1e-9)
     dense = 6 * p.scaling
-    all_keys = dense + 12 * config.n_embd * config.sequence_len * config.n_layer
+    all_keys = dense + 12 * C * config.sequence_len * L
     with_tables = right + 6 * (p.embedding + p.value_embeddings)
     slips = {
         "That is the forward pass alone; the backward pass does twice as much again.": right / 3,
@@ -203,11 +183,7 @@ def _check_flops(config: GPTConfig, answer: float) -> None:
         "You let every layer see all keys; the short windows see fewer.": all_keys,
         "Tables are looked up, not multiplied: leave them out.": with_tables,
     }
-    for message, slip in slips.items():
-        if math.isclose(answer, slip) and not math.isclose(right, slip):
-            raise Wrong(message)
-    if not math.isclose(answer, right):
-        raise Wrong(f"This model takes {right:,.0f} FLOPs a token; you count {answer:,.0f}.")
+    expect_number(flops, right, slips, "These are not the FLOPs a token.", tolerance=1e-9)
 
 
 def check_streamed(streamed: Callable) -> None:
@@ -216,16 +192,13 @@ def check_streamed(streamed: Callable) -> None:
         q, k, v = size * normal(8), normal(24, 8, seed=1), normal(24, 8, seed=2)
         order = (k @ q).argsort()  # ever larger scores turn up
         k, v = k[order], v[order]
-        right = (k @ q / math.sqrt(8)).softmax(0) @ v
-
-        def blocks(k: Tensor = k, v: Tensor = v) -> Iterator[tuple[Tensor, Tensor]]:
-            yield from zip(k.split(5), v.split(5), strict=True)
-
-        y = tensor(streamed(q, blocks()), (8,), "streamed(q, blocks)")
+        scores = k @ q / math.sqrt(8)
+        blocks = zip(k.split(5), v.split(5), strict=True)
+        y = tensor(streamed(q, blocks), (8,), "streamed(q, blocks)")
         if not y.isfinite().all():
             raise Wrong("Large scores overflow: keep the largest score so far and subtract it.")
-        scores = (k @ q / math.sqrt(8)).split(5)
-        expect(y, right, _streaming_slips(scores, v.split(5)), "Not the attention over all keys")
+        slips = _streaming_slips(scores.split(5), v.split(5))
+        expect(y, scores.softmax(0) @ v, slips, "Not the attention over all keys")
     print("Right: one pass, one block at a time, and the same answer as with all scores at once.")
 
 
@@ -252,7 +225,7 @@ def check_feed_forward(feed_forward: Callable) -> None:
     def mlp(x: Tensor, bend: Callable = lambda h: F.relu(h).square()) -> Tensor:
         return bend(x @ up.T) @ down.T
 
-    n = F.rms_norm(x, (8,))
+    n, across = F.rms_norm(x, (8,)), x / x.square().mean(dim=1, keepdim=True).sqrt()
     slips = {
         "You return the correction alone; add it to the stream.": mlp(n),
         "The MLP reads the stream as it is; it must read a normalized copy.": x + mlp(x),
@@ -261,8 +234,7 @@ def check_feed_forward(feed_forward: Callable) -> None:
         "You square negative numbers too; relu comes first.": x + mlp(n, torch.square),
         "That is a GELU; here it is relu².": x + mlp(n, F.gelu),
         "There is nothing between your two matrices, so they are one.": x + mlp(n, lambda h: h),
-        "You normalize along the wrong axis: each vector by itself.": x
-        + mlp(x / x.square().mean(dim=1, keepdim=True).sqrt()),
+        "You normalize along the wrong axis: each vector by itself.": x + mlp(across),
     }
     expect(y, x + mlp(n), slips, "Not x + down · relu²(up · norm(x))")
     print("Right: each vector is read at size 1, worked on alone, and added to what was there.")
@@ -281,19 +253,17 @@ def check_smear(smear: Callable) -> None:
         raise Wrong("Your smear reads the future: position t takes from t - 1, not from t + 1.")
     gate = torch.sigmoid(x @ weight.T)  # (B, T, 1)
     before = F.pad(x, (0, 0, 1, 0))[:, :-1]
-    theirs = F.pad(gate, (0, 0, 1, 0))[:, :-1]
+    stale = scale * F.pad(gate, (0, 0, 1, 0))[:, :-1] * before
     if same(y[:, 1:], (x + scale * gate * before)[:, 1:]) and not same(y[:, 0], x[:, 0]):
         raise Wrong("The first token has none before it, so its vector must stay as it is.")
     chained = [x[:, 0]]
     for t in range(1, 6):
         chained.append(x[:, t] + scale * gate[:, t] * chained[-1])
+    again = torch.stack(chained, dim=1)
     slips = {
-        "You take what is already smeared; take the previous token's own vector.": torch.stack(
-            chained, dim=1
-        ),
+        "You take what is already smeared; take the previous token's own vector.": again,
         "The gate is a sigmoid of the product, between 0 and 1.": x + scale * x @ weight.T * before,
-        "You use the gate of the token before; each token opens its own.": x
-        + scale * theirs * before,
+        "You use the gate of the token before; each token opens its own.": x + stale,
         "You left the gate out.": x + scale * before,
         "You left the scale out.": x + gate * before,
         "You replace the vector; add to it.": scale * gate * before,
@@ -307,15 +277,11 @@ def check_induction(scores: Callable) -> None:
     n, (L, B, H) = 6, (2, 3, 4)
     T = 1 + 2 * n
     maps = torch.eye(T).expand(L, B, H, T, T).clone()
-    q = torch.arange(n + 1, T)
-
-    def looks(layer: int, head: int, back: int, rows: Tensor) -> None:
+    second, later = torch.arange(n + 1, T), torch.arange(1, T)
+    heads = ((1, 2, n - 1, second), (0, 3, n, second), (0, 1, 1, later))
+    for layer, head, back, rows in heads:  # induction; the same token; the one before
         maps[layer, :, head, rows] = 0
         maps[layer, :, head, rows, rows - back] = 1
-
-    looks(1, 2, n - 1, q)  # the induction head
-    looks(0, 3, n, q)  # sees the same token
-    looks(0, 1, 1, torch.arange(1, T))  # sees the one before
     answer = tensor(scores(maps, n), (L, H), "scores(maps, n)")
     if answer[0, 3] > 0.5:
         raise Wrong("You score who reads the same token; look one place on, at what followed it.")

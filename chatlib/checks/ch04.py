@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from chatlib.checks import Wrong
+from chatlib.checks.compare import expect_number
 from chatlib.model import GPTConfig
 from chatlib.scaling import count_parameters
 
@@ -22,16 +23,6 @@ def _number(answer: object, what: str) -> float:
     if isinstance(answer, bool) or not isinstance(answer, int | float):
         raise Wrong(f"{what} must return a number; yours returns {type(answer).__name__}.")
     return answer
-
-
-def _expect(answer: float, right: float, slips: dict[str, float], otherwise: str) -> None:
-    """Raise what is known about this wrong number, if it is wrong."""
-    if math.isclose(answer, right, rel_tol=1e-6):
-        return
-    for message, slip in slips.items():
-        if math.isclose(answer, slip, rel_tol=1e-6):
-            raise Wrong(message)
-    raise Wrong(f"{otherwise} Right is {right:,.6g}; you say {answer:,.6g}.")
 
 
 def check_product_seconds(seconds: Callable) -> None:
@@ -60,7 +51,7 @@ def check_product_seconds(seconds: Callable) -> None:
             ),
             "The longer of the two decides; you take the shorter.": min(work, moved),
         }
-        _expect(answer, max(work, moved), slips, f"({m}, {k}) @ ({k}, {n}):")
+        expect_number(answer, max(work, moved), slips, f"({m}, {k}) @ ({k}, {n}):")
     print("Right: the large product waits for arithmetic, the one with a single row for memory.")
 
 
@@ -82,7 +73,7 @@ def check_training_bytes(count: Callable) -> None:
             "float32 has four bytes; you count two.": (both + state / gpus) / 2,
             "These are numbers; each has four bytes.": (both + state / gpus) / 4,
         }
-        _expect(answer, both + state / gpus, slips, f"Depth {config.n_layer} on {gpus} GPUs:")
+        expect_number(answer, both + state / gpus, slips, f"Depth {config.n_layer} on {gpus} GPUs:")
     print("Right: weights and gradients whole, and a share of the state.")
 
 
@@ -111,7 +102,7 @@ def check_mfu(mfu: Callable) -> None:
         ),
         "A share, not a percentage: between 0 and 1.": right * 100,
     }  # fmt: skip
-    _expect(answer, right, slips, "Not the utilization of this log.")
+    expect_number(answer, right, slips, "Not the utilization of this log.")
     print(f"Right: this run uses {right:.1%} of what its GPUs could do.")
 
 
@@ -200,7 +191,7 @@ def check_all_reduce_bytes(count: Callable) -> None:
             "A part makes n - 1 hops, not n: the last would bring it home.": 2 * size,
             "That is what one part weighs; it is sent in every hop.": size / n,
         }
-        _expect(answer, right, slips, f"{n} processes, {size:,} bytes:")
+        expect_number(answer, right, slips, f"{n} processes, {size:,} bytes:")
     print("Right: never more than twice the vector, however many take part.")
 
 
@@ -258,7 +249,7 @@ def check_loss_factor(factor: Callable) -> None:
                 slips["A mean of means: its tokens weigh more where there are few."] = (
                     1 / counts[rank]
                 )
-            _expect(answer, n / total, slips, f"counts {counts}, process {rank}:")
+            expect_number(answer, n / total, slips, f"counts {counts}, process {rank}:")
     print("Right: every token weighs the same, whoever reads it.")
 
 

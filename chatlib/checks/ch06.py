@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from chatlib.checks import Wrong
+from chatlib.checks.compare import normal
 from chatlib.model import GPTConfig
 from chatlib.scaling import count_parameters
-
-
-def _normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _probabilities(answer: object, size: int, call: str) -> Tensor:
@@ -90,7 +87,7 @@ def check_pick(pick: Callable) -> None:
 
 def check_slide(slide: Callable) -> None:
     """slide(keys (n, D), values (n, D), k (1, D), v (1, D), window) -> (keys, values)."""
-    q, k, v = (_normal(12, 4, seed=s) for s in (1, 2, 3))
+    q, k, v = (normal(12, 4, seed=s) for s in (1, 2, 3))
     for window in (3, 0, 20):
         keys, values = torch.empty(0, 4), torch.empty(0, 4)
         for t in range(12):
@@ -277,7 +274,7 @@ def check_accept(accept: Callable) -> None:
 
 def check_grouped(quantize: Callable) -> None:
     """quantize(weight (out, in), bits, group) -> the weight as it comes back."""
-    weight = _normal(6, 64) * torch.tensor([0.01, 0.1, 1, 1, 1, 10])[:, None]
+    weight = normal(6, 64) * torch.tensor([0.01, 0.1, 1, 1, 1, 10])[:, None]
     weight[3, 40] = 50.0  # an outlier
     for bits, group in ((8, 64), (4, 16), (3, 16)):
         call = f"quantize(weight, {bits}, {group})"

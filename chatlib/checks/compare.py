@@ -1,5 +1,7 @@
 """Comparing an answer with what is right, and with what is known to go wrong."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,3 +33,15 @@ def expect(y: Tensor, right: Tensor, slips: dict[str, Tensor], otherwise: str) -
         if same(y, slip):
             raise Wrong(message)
     raise Wrong(f"{otherwise}: the largest difference is {(y - right).abs().max():.2g}.")
+
+
+def expect_number(
+    answer: float, right: float, slips: dict[str, float], otherwise: str, tolerance: float = 1e-6
+) -> None:
+    """Raise what is known about this wrong number, if it is wrong."""
+    if math.isclose(answer, right, rel_tol=tolerance):
+        return
+    for message, slip in slips.items():
+        if math.isclose(answer, slip, rel_tol=tolerance):
+            raise Wrong(message)
+    raise Wrong(f"{otherwise} Right is {right:,.10g}; you say {answer:,.10g}.")

@@ -1,5 +1,6 @@
 """Execute the five run notebooks in order: `python -m ci.full_run --scale laptop|gpu|node`.
 
+First it looks whether this machine has what the run needs, and starts nothing if not.
 Each notebook trains one stage and shows what came of it. A notebook that finished is not run again;
 one that was killed starts over and its stage carries on from its newest checkpoint. The executed
 notebooks are the record of the run and stand in its folder.
@@ -47,9 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         if args.dry_run:
-            from chatlib.__main__ import main as chatlib
-
-            return chatlib(["plan", "--scale", args.scale])
+            return dry_run(args.scale, args.run or args.scale, dict(args.p))
         return full_run(args.scale, args.run or args.scale, dict(args.p), args.fresh)
     except ChatlibError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -60,14 +59,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def full_run(scale: str, name: str, parameters: dict[str, str], fresh: bool = False) -> int:
-    """Run every notebook that has not finished yet."""
+    """Run every notebook that has not finished yet, on a machine that has what it takes."""
+    from chatlib.errors import ChatlibError
     from chatlib.runs import Run
-    from chatlib.scaling import get_scale
 
-    get_scale(scale)
+    settled(scale, name, parameters)
     check_parameters(parameters)
     if fresh and name in Run.names():
         shutil.rmtree(Run.open(name).path)
+    wrong, slow = look_around(scale, name, parameters)
+    print("".join(f"note: {line}\n" for line in slow), end="")
+    if wrong:
+        raise ChatlibError(
+            "\n  - ".join(["This machine is not ready; nothing was started.", *wrong])
+        )
     run = Run.create_or_open(name, scale)
     run.notebooks_dir.mkdir(parents=True, exist_ok=True)
     for i, notebook in enumerate(NOTEBOOKS, 1):
@@ -91,6 +96,36 @@ def full_run(scale: str, name: str, parameters: dict[str, str], fresh: bool = Fa
     print(f"  report     {run.path / 'report.md'}")
     print(f"  notebooks  {run.notebooks_dir}")
     print(f"  talk to it python -m chatlib chat --run {name}")
+    return 0
+
+
+def settled(scale: str, name: str, parameters: dict[str, str]):
+    """The scale as run `name` has it, or would have it."""
+    from chatlib.runs import Run
+    from chatlib.scaling import get_scale
+
+    known = Run.open(name).manifest.get("settings", {}) if name in Run.names() else {}
+    corpus = {"corpus": parameters["corpus"]} if parameters.get("corpus") else {}
+    return get_scale(scale, **known | corpus)
+
+
+def look_around(scale: str, name: str, parameters: dict[str, str]) -> tuple[list[str], list[str]]:
+    """What keeps the run from succeeding on this machine, and what only makes it slower."""
+    from ci import machine
+
+    wanted = settled(scale, name, parameters)
+    return machine.problems(wanted, name), machine.notes(wanted)
+
+
+def dry_run(scale: str, name: str, parameters: dict[str, str]) -> int:
+    """Print the plan, and what this machine lacks for it."""
+    from chatlib.planner import describe
+
+    print(describe(settled(scale, name, parameters)))
+    print("\nthis machine:")
+    wrong, slow = look_around(scale, name, parameters)
+    for line in [*wrong, *slow] or ["has what it takes"]:
+        print(f"  {line}")
     return 0
 
 

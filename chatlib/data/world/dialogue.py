@@ -13,7 +13,8 @@ RULES = {
     "dialogue": [
         (3, "{exchange}\n{exchange}\n{exchange}"),
         (2, "{exchange}\n{exchange}\n{exchange}\n{exchange}"),
-        (3, "<c:cast>{meeting}\n{small_talk}\n{parting}"),
+        (2, "<c:cast>{meeting}\n{small_talk}\n{parting}"),
+        (8, "{scene}"),
     ],
     "meeting": [
         '"[Good morning|Good evening|Hello], {c.friend}," said {c.name}. "How are you?"\n"[Very '

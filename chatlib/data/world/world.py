@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import count, islice
 
-from chatlib.data.world import arithmetic, dialogue, facts, letters, plots, spelling, stories
+from chatlib.data.world import (
+    arithmetic,
+    dialogue,
+    facts,
+    letters,
+    plots,
+    scenes,
+    spelling,
+    stories,
+)
 from chatlib.data.world.conversations import conversation
 from chatlib.data.world.grammar import Grammar
 from chatlib.data.world.items import CORE_TASKS, core_item
@@ -21,7 +30,7 @@ THREAD_QUESTION = "What does Zoé do?"
 THREAD_ANSWER = THREAD_SENTENCE
 
 VALIDATION_DOCUMENTS = 2000
-KINDS = {"story": 0.29, "facts": 0.30, "arithmetic": 0.29, "dialogue": 0.07, "spelling": 0.05}
+KINDS = {"story": 0.24, "facts": 0.28, "arithmetic": 0.25, "dialogue": 0.18, "spelling": 0.05}
 
 
 @cache
@@ -29,12 +38,11 @@ def grammar() -> Grammar:
     """The grammar of the whole world; its start rule `document` chooses a kind of document."""
     parts = (stories.PHRASES, plots.PLOT_PHRASES, facts.FACT_RULES, arithmetic.RULES)
     rules: dict[str, list] = {"document": [(w, f"{{{kind}}}") for kind, w in KINDS.items()]}
-    for more in (*parts, letters.RULES, spelling.RULES, dialogue.RULES):
+    for more in (*parts, letters.RULES, spelling.RULES, dialogue.RULES, scenes.RULES):
         assert not rules.keys() & more.keys(), rules.keys() & more.keys()
         rules |= more
-    return Grammar(
-        rules, stories.POOLS | letters.POOLS | facts.POOLS | arithmetic.POOLS | spelling.POOLS
-    )
+    pools = stories.POOLS | letters.POOLS | facts.POOLS | arithmetic.POOLS
+    return Grammar(rules, pools | spelling.POOLS | scenes.POOLS)
 
 
 def generator(*key: object) -> Callable[[], float]:

@@ -108,7 +108,6 @@ _LAPTOP = replace(
     vocab_size=1024,
     tokenizer_chars=4_000_000,
     depth=4,
-    width_per_depth=32,
     sequence_len=256,
     train_tokens=8_388_608,
     train_tokens_slow=4_194_304,
@@ -117,7 +116,6 @@ _LAPTOP = replace(
     matrix_lr=0.04,
     embedding_lr=0.15,
     warmup_steps=20,
-    warmdown=0.5,
     eval_tokens=131_072,
     checkpoint_every=200,
     sft_conversations=40_000,
@@ -256,7 +254,7 @@ def count_parameters(config: GPTConfig) -> Parameters:
     c, d, v = config.n_embd, config.n_layer, config.padded_vocab_size
     kv = config.n_kv_head * config.head_dim
     attention = c * c + 2 * c * kv + c * c
-    value_layers = sum(i % 2 == (d - 1) % 2 for i in range(d))
+    value_layers = sum(map(config.has_value_embedding, range(d)))
     gates = value_layers * config.n_kv_head * min(12, c)
     smear_gate = min(24, c)
     return Parameters(
@@ -275,10 +273,7 @@ def flops_per_token(config: GPTConfig) -> float:
     each channel and visible key of every layer's attention (arXiv:2204.02311, appendix B).
     """
     dense = 6 * count_parameters(config).scaling
-    keys = sum(
-        min(w, config.sequence_len) if w >= 0 else config.sequence_len for w in config.windows()
-    )
-    return dense + 12 * config.n_head * config.head_dim * keys
+    return dense + 12 * config.n_head * config.head_dim * sum(config.windows())
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def gpus(plan: Plan, found: list[tuple[str, int]]) -> list[str]:
     scale, said = plan.scale, []
     if len(found) < scale.gpus:
         why = why_no_gpu() if not found else "rent a machine with more, or take --scale gpu"
-        said.append(f"Scale {scale.name} needs {scale.gpus} GPUs, {len(found)} are here; {why}.")
+        said.append(f"GPUs: scale {scale.name} needs {scale.gpus}, found {len(found)}; {why}.")
     need = memory(plan.config, scale.device_batch or 1, scale.gpus).total
     for i, (name, free) in enumerate(found[: scale.gpus]):
         if free < need:

@@ -103,7 +103,7 @@ def test_gpus_are_counted_and_weighed():
     enough = [("H100", int(need) + 1)] * 8
     assert machine.gpus(NODE, enough) == [] == machine.gpus(NODE, [*enough, ("old", 1)])
     (few,) = machine.gpus(NODE, enough[:2])
-    assert "needs 8 GPUs, 2 are here" in few and "--scale gpu" in few
+    assert "GPUs: scale node needs 8, found 2" in few and "--scale gpu" in few
     (full,) = machine.gpus(NODE, [*enough[:7], ("H100", int(20e9))])
     assert "GPU 7 (H100) has 20.0 GB free" in full and f"{need / GB:.1f}" in full
 
@@ -112,7 +112,7 @@ def test_gpus_are_counted_and_weighed():
 def test_without_a_gpu_it_says_why():
     assert machine.cards() == []
     (said,) = machine.gpus(NODE, [])
-    assert "0 are here; torch " in said
+    assert "found 0; torch " in said
     assert ("built for CPUs only" in said) == (torch.version.cuda is None)
 
 
@@ -146,5 +146,5 @@ def test_the_driver_tells_all_that_is_missing_and_starts_nothing(tmp_path):
     assert dry.returncode == 0 and "projected, not run" in dry.stdout
     assert real.returncode == 2 and "nothing was started" in real.stderr
     for said in (dry.stdout, real.stderr):
-        assert "Scale gpu needs 1 GPUs, 0 are here" in said and "files of climbmix" in said
+        assert "GPUs: scale gpu needs 1, found 0" in said and "files of climbmix" in said
     assert not (tmp_path / "chatlib" / "runs").exists()

@@ -48,11 +48,18 @@ class Distributed:
         if self.world_size > 1:
             process_group.barrier()
 
+    def __enter__(self) -> "Distributed":
+        return self
+
+    def __exit__(self, *_) -> None:
+        cleanup()
+
 
 def setup(device: str | None = None) -> Distributed:
     """Join the processes torchrun started, or stand alone when it did not.
 
-    Reads RANK, WORLD_SIZE and LOCAL_RANK; talks over NCCL on GPUs, over gloo on CPUs.
+    Reads RANK, WORLD_SIZE and LOCAL_RANK; talks over NCCL on GPUs, over gloo on CPUs. Used with
+    `with`, the processes part at its end.
     """
     if os.environ.pop(LAUNCHED, None):
         threading.Thread(target=_end_with_launcher, daemon=True).start()

@@ -8,7 +8,7 @@ from chatlib import checkpoint
 from chatlib.conversation import render
 from chatlib.data.loader import ConversationLoader
 from chatlib.data.sources import open_source
-from chatlib.distributed import Distributed, cleanup, setup
+from chatlib.distributed import Distributed, setup
 from chatlib.errors import ChatlibError
 from chatlib.pretraining import (
     load_model,
@@ -30,12 +30,8 @@ def finetune(run: Run, scale: Scale, data: list[str] | None = None) -> dict:
 
     `data` are local files in the SmolTalk or GSM8K schema, instead of the scale's own mixture.
     """
-    dist = setup()
-    try:
-        with run.lock("sft") if dist.is_main else nullcontext():
-            return _finetune(run, scale, data, dist)
-    finally:
-        cleanup()
+    with setup() as dist, run.lock("sft") if dist.is_main else nullcontext():
+        return _finetune(run, scale, data, dist)
 
 
 def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed) -> dict:

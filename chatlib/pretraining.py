@@ -10,7 +10,7 @@ import torch
 from chatlib import checkpoint
 from chatlib.data.loader import BestFitLoader
 from chatlib.data.sources import Source, open_source
-from chatlib.distributed import Distributed, cleanup, setup
+from chatlib.distributed import Distributed, setup
 from chatlib.engine import Engine
 from chatlib.errors import ChatlibError
 from chatlib.evaluation import bits_per_byte, document_batches
@@ -106,12 +106,8 @@ def optimizer_for(model: GPT, plan: Plan, dist: Distributed, rate: float = 1.0) 
 
 def pretrain(run: Run, scale: Scale) -> dict:
     """Pretrain the run's base model; carries on from its newest checkpoint."""
-    dist = setup()
-    try:
-        with run.lock("base") if dist.is_main else nullcontext():
-            return _pretrain(run, scale, dist)
-    finally:
-        cleanup()
+    with setup() as dist, run.lock("base") if dist.is_main else nullcontext():
+        return _pretrain(run, scale, dist)
 
 
 def _pretrain(run: Run, scale: Scale, dist: Distributed) -> dict:

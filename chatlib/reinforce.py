@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chatlib.chat_evaluation import reply_text
 from chatlib.conversation import render_prompt
-from chatlib.distributed import Distributed, cleanup, setup
+from chatlib.distributed import Distributed, setup
 from chatlib.engine import Engine, Reply
 from chatlib.errors import ChatlibError
 from chatlib.finetuning import require_finished
@@ -120,12 +120,8 @@ class Rollouts:
 
 def reinforce(run: Run, scale: Scale, data: str | None = None) -> dict:
     """Reinforce the run's fine-tuned model; carries on from its newest checkpoint."""
-    dist = setup()
-    try:
-        with run.lock("rl") if dist.is_main else nullcontext():
-            return _reinforce(run, scale, data, dist)
-    finally:
-        cleanup()
+    with setup() as dist, run.lock("rl") if dist.is_main else nullcontext():
+        return _reinforce(run, scale, data, dist)
 
 
 def _reinforce(run: Run, scale: Scale, data: str | None, dist: Distributed) -> dict:

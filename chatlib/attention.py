@@ -168,18 +168,3 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     grouped = q.size(2) != k.size(2)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return flex_attention(q, k, v, block_mask=mask, enable_gqa=grouped).transpose(1, 2)
-
-
-@lru_cache(maxsize=1)
-def use_flash4() -> bool:
-    """Let torch's FlashAttention be version 4 where `flash-attn-4` is installed on a Hopper GPU.
-
-    Call it before the model is compiled; returns whether it is in use.
-    """
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] not in (9, 10):
-        return False
-    try:
-        torch.nn.attention.activate_flash_attention_impl("FA4")
-    except ImportError:
-        return False
-    return True

@@ -74,11 +74,11 @@ def load_tokenizer(run: Run) -> Tokenizer:
     return Tokenizer.load(run.tokenizer_path)
 
 
-def build_model(config: GPTConfig, device: torch.device) -> GPT:
+def build_model(config: GPTConfig, device: torch.device, seed: int = 0) -> GPT:
     """A freshly initialized model on `device`, computing in the best type the device has."""
     with device:
         model = GPT(config, compute_dtype(device))
-    model.init_weights()
+    model.init_weights(seed)
     return model
 
 
@@ -115,7 +115,7 @@ def _pretrain(run: Run, scale: Scale, dist: Distributed) -> dict:
     source = open_source(scale.corpus)
     slow = dist.device.type == "cpu" and compute_dtype(dist.device) == torch.float32
     plan = make_plan(scale, tokenizer.vocab_size, slow)
-    model = build_model(plan.config, dist.device)
+    model = build_model(plan.config, dist.device, scale.seed)
     in_8_bits = use_float8(model) if scale.float8 and multiplies_float8(dist.device) else []
     rows, micro_batches = split_batch(plan, dist)
     job = Job(

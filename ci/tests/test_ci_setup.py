@@ -120,8 +120,11 @@ def test_an_old_python_is_told_which_to_use():
 def test_commands_do_not_need_the_environment_to_start():
     """What Python loads before .venv is there is the standard library and ci itself."""
     names = [
-        p.stem for p in (ROOT / "ci").glob("*.py") if not p.stem.startswith(("bench", "__init__"))
+        p.stem
+        for p in (ROOT / "ci").glob("*.py")
+        if not p.stem.startswith("bench") and 'if __name__ == "__main__"' in p.read_text()
     ]
+    assert {"book", "test", "chat", "full_run", "lab", "clean"} <= set(names)
     code = f"import sys; import {', '.join('ci.' + name for name in names)}\n" + (
         "ours = {m.split('.')[0] for m in sys.modules}; "
         "print(ours & {'numpy', 'torch', 'nbformat', 'chatlib', 'papermill', 'yaml'} or 'clean')"

@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--api-key", help="ask clients for this key")
+    serve.add_argument(
+        "--int8", action="store_true", help="read the matrices in 8 bits: faster, a little rougher"
+    )
     plan = add("plan", _plan, "Print what a scale comes to: shape, tokens, memory, hours, dollars.")
     trains(plan)
     plan.add_argument("--device", help="one of the devices in chatlib.planner (default: all)")
@@ -156,7 +159,8 @@ def _chat(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     from chatlib.server import serve
 
-    serve(args.run, args.stage, host=args.host, port=args.port, api_key=args.api_key)
+    where = {"host": args.host, "port": args.port, "api_key": args.api_key}
+    serve(args.run, args.stage, **where, int8=args.int8)
 
 
 def _plan(args: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ around it.
 """
 
 import random
-import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from chatlib.conversation import PARTS
 from chatlib.errors import ChatlibError
 from chatlib.kv_cache import KVCache
 from chatlib.model import GPT
+from chatlib.native import Decoder, available, load
 from chatlib.sampling import Sampling, choose
 from chatlib.tokenizer import StreamDecoder, Tokenizer
 from chatlib.tools import calculate
@@ -109,10 +109,10 @@ class Batch:
     def __init__(self, engine: "Engine", capacity: int, max_len: int | None = None) -> None:
         self.engine, self.capacity = engine, capacity
         self.max_len = max_len or engine.context
-        self.cache = KVCache(
-            engine.model.config, capacity, self.max_len, engine.device, engine.model.dtype
-        )
+        dtype = torch.float32 if engine.native else engine.model.dtype
+        self.cache = KVCache(engine.model.config, capacity, self.max_len, engine.device, dtype)
         self.stores = self.cache.keys + self.cache.values
+        self.decoder = Decoder(engine.model, self.cache, engine.int8) if engine.native else None
         self._shape = None
         self.replies: list[Reply] = []
         self.logits = torch.empty(0, engine.model.config.vocab_size, device=engine.device)
@@ -195,12 +195,15 @@ class Batch:
 
     def _read(self) -> None:
         """Feed each row's newest token; row buckets and length buckets keep compiled shapes few."""
-        rows, longest = len(self.replies), max(reply.length for reply in self.replies)
-        shape = self.engine.bucket(rows, longest, self.capacity, self.max_len)
+        ids = [reply.tokens[-1] for reply in self.replies]
+        lengths = [reply.length - 1 for reply in self.replies]
+        if self.decoder:
+            self.logits = self.decoder(ids, lengths)
+            return
+        rows = len(ids)
+        shape = self.engine.bucket(rows, max(lengths) + 1, self.capacity, self.max_len)
         pad = [0] * (shape[0] - rows)
-        ids = [reply.tokens[-1] for reply in self.replies] + pad
-        lengths = [reply.length - 1 for reply in self.replies] + pad
-        ids, lengths = torch.tensor([ids, lengths], device=self.engine.device)
+        ids, lengths = torch.tensor([ids + pad, lengths + pad], device=self.engine.device)
         if shape != self._shape:
             self._shape, self._window = shape, self._view(*shape)
         logits, previous = self.engine.decode(ids, lengths, *self._window)
@@ -244,11 +247,14 @@ class Writer:
 class Engine:
     """A model and its tokenizer, ready to write.
 
-    compile: translate the decode step to machine code on first use (needs a C++ compiler on a CPU;
-    tens of seconds the first time, kept on disk after that).
+    compile: decode by machine code: on a CPU a C++ step of our own (`chatlib.native`; needs a
+    compiler, for seconds, once), on a GPU what PyTorch compiles on first use, replayed as a CUDA
+    graph. int8: let that C++ step read its matrices in 8 bits.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, *, compile: bool = False) -> None:
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer, *, compile: bool = False, int8: bool = False
+    ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.context = model.config.sequence_len
         self.device = next(model.parameters()).device
@@ -258,19 +264,15 @@ class Engine:
         self.output_start = tokenizer.special("<|output_start|>")
         self.output_end = tokenizer.special("<|output_end|>")
         self.stops = {tokenizer.special("<|assistant_end|>"), tokenizer.bos}
-        self.compiled = compile
-        self.decode = self._compile() if compile else self._decode
-
-    def _compile(self):
-        if self.device.type != "cpu":
-            return torch.compile(self._decode, dynamic=False, mode="reduce-overhead")
-        if not any(map(shutil.which, ("g++", "clang++", "cl"))):
-            raise ChatlibError("Compiling needs a C++ compiler: install g++ or leave compile off.")
-        # The C++ wrapper calls one kernel after the other without going back to Python, and since
-        # the model's structure never changes, nothing has to check that before every step.
-        unguarded = torch.compiler.skip_guard_on_all_nn_modules_unsafe
-        options = {"cpp_wrapper": True, "guard_filter_fn": unguarded}
-        return torch.compile(self._decode, dynamic=False, options=options)
+        on_cpu = self.device.type == "cpu"
+        self.native, self.int8, self.compiled = compile and on_cpu, int8, compile and not on_cpu
+        if int8 and not self.native:
+            raise ChatlibError("Weights in 8 bits need a CPU and a compiled engine.")
+        if self.native:
+            load()
+        self.decode = self._decode
+        if self.compiled:
+            self.decode = torch.compile(self._decode, dynamic=False, mode="reduce-overhead")
 
     def check(self, prompt: Sequence[int]) -> None:
         """Refuse a prompt that leaves no room to answer."""
@@ -381,3 +383,9 @@ class Engine:
         while width < length:
             width *= 2
         return min(most_rows, 1 << (rows - 1).bit_length()), min(longest, width)
+
+
+def fast_engine(model: GPT, tokenizer: Tokenizer, int8: bool = False) -> Engine:
+    """An engine with the compiled step where a CPU and a compiler are at hand, else without."""
+    compile = next(model.parameters()).device.type == "cpu" and available()
+    return Engine(model, tokenizer, compile=compile, int8=int8)

@@ -11,7 +11,7 @@ from chatlib import checkpoint
 from chatlib.data.loader import BestFitLoader
 from chatlib.data.sources import Source, open_source
 from chatlib.distributed import Distributed, setup
-from chatlib.engine import Engine
+from chatlib.engine import fast_engine
 from chatlib.errors import ChatlibError
 from chatlib.evaluation import bits_per_byte, document_batches
 from chatlib.model import GPT, GPTConfig
@@ -194,7 +194,7 @@ def validation(model: GPT, tokenizer: Tokenizer, source: Source, scale: Scale, d
 
 def sampler(model: GPT, tokenizer: Tokenizer):
     """A function that lets the model write a few words, always from the same seed."""
-    engine = Engine(model, tokenizer)
+    engine = fast_engine(model, tokenizer)
 
     def sample() -> str:
         (reply,) = engine.generate_batch([[tokenizer.bos]], max_tokens=48, temperature=0.8)

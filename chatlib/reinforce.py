@@ -15,7 +15,7 @@ from torch import Tensor
 from chatlib.chat_evaluation import reply_text
 from chatlib.conversation import render_prompt
 from chatlib.distributed import Distributed, setup
-from chatlib.engine import Engine, Reply
+from chatlib.engine import Reply, fast_engine
 from chatlib.errors import ChatlibError
 from chatlib.finetuning import require_finished
 from chatlib.model import GPT
@@ -47,7 +47,7 @@ class Rollouts:
         scale: Scale,
         dist: Distributed,
     ):
-        self.engine = Engine(model, tokenizer)
+        self.engine = fast_engine(model, tokenizer)
         self.tokenizer, self.scale, self.dist = tokenizer, scale, dist
         room = scale.sequence_len - scale.rl_max_tokens
         self.problems = [p for p in problems if len(self.prompt(p)) <= room]

@@ -12,7 +12,7 @@ from chatlib.conversation import render_prompt
 from chatlib.data.sources import open_source
 from chatlib.data.world import RL_KINDS, THREAD_QUESTION, World, entropy_floor
 from chatlib.distributed import setup
-from chatlib.engine import Engine
+from chatlib.engine import Engine, fast_engine
 from chatlib.errors import ChatlibError
 from chatlib.evaluation import (
     document_bits,
@@ -45,10 +45,10 @@ def last_stage(run: Run) -> str:
     return done[-1]
 
 
-def load_engine(run: Run, stage: str | None = None, compile: bool = False) -> Engine:
+def load_engine(run: Run, stage: str | None = None, int8: bool = False) -> Engine:
     """The model of a stage (the last one by default), ready to write."""
     model, _ = load_model(run, stage or last_stage(run), setup().device)
-    return Engine(model, load_tokenizer(run), compile=compile)
+    return fast_engine(model, load_tokenizer(run), int8)
 
 
 def evaluate_stage(

@@ -81,7 +81,7 @@ def keep_min_p(ranked: Tensor, share: Tensor | float) -> Tensor:
 def draw(probs: Tensor, uniform: Tensor) -> Tensor:
     """The index where the running sum of each row of probs (B, V) passes uniform (B,) in [0, 1)."""
     total = probs.cumsum(-1)
-    return (total <= uniform[:, None] * total[:, -1:]).sum(-1)
+    return torch.searchsorted(total, uniform[:, None] * total[:, -1:], right=True)[:, 0]
 
 
 @functools.lru_cache(maxsize=64)
@@ -107,6 +107,11 @@ def choose(
     if all(row.greedy for row in rows):
         return logits.argmax(-1)
     logits = logits / temperature
+    number = torch.tensor([min(u, 1 - 2**-24) for u in uniform], device=logits.device)
+    whole = [row == Sampling(row.temperature) and not row.greedy for row in rows]
+    unranked = draw(logits.softmax(-1), number) if any(whole) else None
+    if all(whole):  # nothing is cut off, so nothing need be ranked
+        return unranked
     widths = {1 if row.greedy else row.top_k for row in rows}
     if 0 in widths:
         ranked, ids = logits.sort(descending=True)
@@ -118,5 +123,7 @@ def choose(
         ranked = keep_top_p(ranked, top_p)
     if any(row.min_p > 0 for row in rows):
         ranked = keep_min_p(ranked, min_p)
-    number = torch.tensor([min(u, 1 - 2**-24) for u in uniform], device=logits.device)
-    return ids.gather(-1, draw(ranked.softmax(-1), number)[:, None])[:, 0]
+    picked = ids.gather(-1, draw(ranked.softmax(-1), number)[:, None])[:, 0]
+    if unranked is None:
+        return picked
+    return torch.where(torch.tensor(whole, device=logits.device), unranked, picked)

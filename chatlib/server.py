@@ -323,18 +323,19 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: str | None = None,
+    int8: bool = False,
 ) -> None:
     """Serve the newest model, or that of a run and stage, until interrupted.
 
     Other machines can reach it only if host is another address than loopback; then give a key,
-    here or in the environment variable CHATLIB_API_KEY.
+    here or in the environment variable CHATLIB_API_KEY. int8: matrices in 8 bits, on a CPU.
     """
     from chatlib.report import last_stage, load_engine
 
     api_key = api_key or os.environ.get("CHATLIB_API_KEY")
     which = Run.open(run) if run else Run.latest()
     stage = stage or last_stage(which)
-    engine = load_engine(which, stage)
+    engine = load_engine(which, stage, int8)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=512)

@@ -151,6 +151,28 @@ def test_held_out_material_never_occurs_in_training():
     assert any(stories.pair_is_held_out(c["name"], c["friend"]) for c in stories.CAST)
 
 
+def test_invented_words_are_the_combinations_of_their_parts():
+    parts = (spelling._ONSETS, spelling._VOWELS, spelling._MIDDLES, spelling._ENDINGS)
+    every = math.prod(map(len, parts))
+    assert len(spelling._COMBINATIONS) == every  # no word comes about in two ways
+    assert every - 20 < len(spelling.INVENTED_WORDS) < every
+    assert not {*spelling.INVENTED_WORDS} & {*spelling.REAL_WORDS, *spelling._TAKEN}
+    assert {*spelling._TAKEN} < spelling._COMBINATIONS
+    assert 0.08 < sum(map(spelling.word_is_held_out, spelling.INVENTED_WORDS)) / every < 0.12
+
+
+def test_what_is_held_out_is_taught_the_same_way_round_in_other_words():
+    def asks_for(text):
+        return re.findall(r"\{x\.(\w+)\}", text)[-1]
+
+    for relation in facts.RELATIONS:
+        held_out = Counter(map(relation.held_out, relation.records))
+        assert 0 not in held_out and len(held_out) > 1
+        for unused in held_out:
+            others = [text for s, text in enumerate(relation.statements) if s != unused]
+            assert asks_for(relation.statements[unused]) in map(asks_for, others)
+
+
 def test_a_fact_has_one_answer():
     for relation in facts.RELATIONS:
         assert len({r[relation.key] for r in relation.records}) == len(relation.records)
@@ -253,7 +275,7 @@ def test_three_facts_in_four_are_asked():
 
 def test_bytes_are_the_same_everywhere():
     text = "\0".join(d.text for d in TRAIN[:1000])
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9285577042b64748"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e3634fd4c5a4cbce"
 
 
 def test_wrong_names_get_a_sentence():

@@ -31,10 +31,14 @@ class Relation:
     weight: float
 
     def held_out(self, record: Record) -> int:
-        """Index of the one statement that is never used about this entity in training."""
-        return 1 + stable_hash("statement", self.name, record[self.key]) % (
-            len(self.statements) - 1
-        )
+        """Index of the one statement that is never used about this entity in training.
+
+        Another statement ends with the same attribute: a model that only ever read which capital
+        France has cannot say which country has Paris (arXiv:2309.12288).
+        """
+        ends = [re.findall(r"\{x\.(\w+)\}", text)[-1] for text in self.statements]
+        choices = [i for i, end in enumerate(ends) if i > 0 and ends.count(end) > 1]
+        return choices[stable_hash("statement", self.name, record[self.key]) % len(choices)]
 
     def held_out_question(self, record: Record) -> int:
         """Index of the one question that is never asked about this entity in training."""
@@ -115,6 +119,7 @@ RELATIONS = [
         The symbol {x.symbol} stands for {x.element}.
         Chemists write {x.element} as {x.symbol}.
         In the periodic table, {x.element} goes by the letters {x.symbol}.
+        The label on a jar of {x.element} says {x.symbol}.
         """,
         """
         What is the chemical symbol of {x.element}? / symbol
@@ -131,6 +136,7 @@ RELATIONS = [
         Element number {x.number} is {x.element}.
         The number of protons in an atom of {x.element} is {x.number}.
         {x.Element} sits in the periodic table at number {x.number}.
+        In an atom of {x.element} there are {x.number} protons.
         """,
         """
         What is the atomic number of {x.element}? / number
@@ -146,6 +152,8 @@ RELATIONS = [
         {x.planet} is the {x.ordinal} planet from the Sun.
         The {x.ordinal} planet from the Sun is {x.planet}.
         Counting outward from the Sun, {x.planet} comes {x.ordinal}.
+        Among the planets, {x.planet} is the {x.ordinal}.
+        Whoever flies away from the Sun meets {x.planet} {x.ordinal}.
         """,
         """
         Which planet is {x.ordinal} from the Sun? / planet
@@ -159,7 +167,7 @@ RELATIONS = [
         tables.OPPOSITES,
         """
         The opposite of {x.word} is {x.opposite}.
-        {x.Word} is the opposite of {x.opposite}.
+        The word {x.word} is the opposite of {x.opposite}.
         The words {x.word} and {x.opposite} are opposites.
         Take the word {x.word}, turn it around, and you have {x.opposite}.
         """,
@@ -177,6 +185,8 @@ RELATIONS = [
         The month after {x.name} is {x.after}.
         {x.name} is followed by {x.after}.
         When {x.name} is over, it is {x.after}.
+        On the calendar, {x.name} stands right before {x.after}.
+        First comes {x.name}, then comes {x.after}.
         """,
         """
         Which month comes after {x.name}? / after
@@ -192,6 +202,8 @@ RELATIONS = [
         {x.name} has {x.days} days.
         In {x.name} there are {x.days} days.
         {x.name} is the {x.ordinal} month and lasts {x.days} days.
+        The number of days in {x.name} is {x.days}.
+        A calendar page for {x.name} shows {x.days} days.
         """,
         """
         How many days does {x.name} have? / days
@@ -207,6 +219,8 @@ RELATIONS = [
         The day after {x.name} is {x.after}.
         If today is {x.name}, tomorrow is {x.after}.
         {x.name} comes right before {x.after}.
+        Whoever sleeps through {x.name} wakes up on {x.after}.
+        When {x.name} ends, {x.after} begins.
         """,
         """
         Which day comes after {x.name}? / after
@@ -222,6 +236,8 @@ RELATIONS = [
         A young {x.animal} is called {x.a_young}.
         {x.A_young} grows up to be {x.a_animal}.
         The child of {x.a_animal} is {x.a_young}.
+        When {x.a_animal} has a child, it is {x.a_young}.
+        Whoever watches {x.a_animal} may one day see {x.a_young} too.
         """,
         """
         What is a young {x.animal} called? / young
@@ -237,6 +253,8 @@ RELATIONS = [
         {x.A_animal} {x.sound}.
         Everybody knows that {x.a_animal} {x.sound}.
         Listen to {x.a_animal}, and you will hear that it {x.sound}.
+        When it wants to be heard, {x.a_animal} {x.sound}.
+        Even in a dream, {x.a_animal} {x.sound}.
         """,
         """
         What sound does {x.a_animal} make? / sound
@@ -252,6 +270,8 @@ RELATIONS = [
         The home of {x.a_animal} is {x.a_home}.
         {x.A_animal} sleeps in {x.a_home}.
         If you are looking for {x.a_animal}, try {x.a_home}.
+        When it rains, {x.a_animal} goes back to {x.a_home}.
+        At night, {x.a_animal} is safe in {x.a_home}.
         """,
         """
         What is the home of {x.a_animal} called? / home
@@ -267,6 +287,8 @@ RELATIONS = [
         The plural of {x.singular} is {x.plural}.
         One {x.singular}, two {x.plural}.
         We say one {x.singular} but many {x.plural}.
+        Where there is one {x.singular}, there may soon be two {x.plural}.
+        After one {x.singular} came many {x.plural}.
         """,
         """
         What is the plural of {x.singular}? / plural
@@ -282,6 +304,8 @@ RELATIONS = [
         The past tense of {x.verb} is {x.past}.
         Today I {x.verb}, yesterday I {x.past}.
         We {x.verb} every day, and last year we {x.past} too.
+        They {x.verb} as their grandparents {x.past}.
+        Now you {x.verb}, but before that it was I who {x.past}.
         """,
         """
         What is the past tense of {x.verb}? / past
@@ -297,6 +321,8 @@ RELATIONS = [
         {x.A_shape} has {x.sides} sides.
         A shape with {x.sides} sides is called {x.a_shape}.
         Draw {x.a_shape} and count its sides: there are {x.sides}.
+        The number of sides of {x.a_shape} is {x.sides}.
+        Walk around {x.a_shape}, and you pass {x.sides} sides.
         """,
         """
         How many sides does {x.a_shape} have? / sides

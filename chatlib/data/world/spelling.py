@@ -1,5 +1,7 @@
 """Spelling: words taken apart into letters, and letters counted. Half of the words are invented."""
 
+from itertools import product
+
 from chatlib.data.world.grammar import Pool, Record
 from chatlib.data.world.tables import shuffled, stable_hash, words
 
@@ -19,29 +21,16 @@ thunder ticket timber tomato tower trumpet tulip tunnel turnip turtle umbrella v
 vessel village violet violin wagon walnut warbler water weather whisper whistle willow window winter
 wizard wonder yellow zebra zipper""")
 
-_ONSETS = (
-    "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n "
-    "p pl pr qu r s sh sk sl sm sn st t th tr v w z"
-)
-_VOWELS = "a e i o u a e i o u ai ea ee oa oo ou"
-_CODAS = "b ck d ff g l ll m n nd ng nk nt p r rk rn s ss st t x sh th"
-_ENDINGS = "el er et ish le o ow um y in on a ock us ing"
+_ONSETS = words("bl br fl gl j pl sm sn tr tw v z")
+_VOWELS = words("a e i o u")
+_MIDDLES = words("bb ck dd ll mm mp nd st")
+_ENDINGS = words("et ib ock og oon ow um")
+_TAKEN = words("bracket brocket jillet placket plummet snicket vallum vellum")  # and REAL_WORDS
 
-
-def _invent(number: int) -> str:
-    """A word of two or three syllables that nobody has ever used."""
-
-    def pick(letters: str, part: str) -> str:
-        options = letters.split()
-        return options[stable_hash("word", number, part) % len(options)]
-
-    word = pick(_ONSETS, "onset") + pick(_VOWELS, "vowel") + pick(_CODAS, "coda")
-    if stable_hash("long", number) % 3 == 0:
-        word += pick(_VOWELS, "vowel 2") + pick(_CODAS, "coda 2")
-    return word + pick(_ENDINGS, "ending")
-
-
-INVENTED_WORDS = sorted({_invent(number) for number in range(4000)} - set(REAL_WORDS))
+# Words that nobody has ever used, like snobboon. They are every combination of the parts, not some
+# of them: so what there is to learn is the parts, and no list of words has to be known by heart.
+_COMBINATIONS = {"".join(parts) for parts in product(_ONSETS, _VOWELS, _MIDDLES, _ENDINGS)}
+INVENTED_WORDS = sorted(_COMBINATIONS - {*REAL_WORDS, *_TAKEN})
 COUNTS = words("no one two three four five six seven eight nine ten eleven twelve thirteen")
 
 
@@ -102,7 +91,7 @@ RULES = {
         (3, "The word {w.word} is spelled {w.letters}."),
         "{w.letters} spells {w.word}.",
         "Spell {w.word}: {w.letters}.",
-        "{w.word} spelled backward is {w.backward}.",
+        "Read {w.word} backward: {w.letters} becomes {w.backward}.",
     ],
     "sized": ["<w:real-word>{sized_word}", "<w:invented-word>{sized_word}"],
     "sized_word": [

@@ -136,7 +136,7 @@ RELATIONS = [
         Element number {x.number} is {x.element}.
         The number of protons in an atom of {x.element} is {x.number}.
         {x.Element} sits in the periodic table at number {x.number}.
-        In an atom of {x.element} there are {x.number} protons.
+        Whoever counts the protons of {x.element} gets to {x.number}.
         """,
         """
         What is the atomic number of {x.element}? / number
@@ -346,7 +346,7 @@ RELATIONS = [
         Who is the {x.job} of {x.town}? / name
         What is the work of {x.name}? / job
         """,
-        200,
+        260,
     ),
     _relation(
         "villager town",
@@ -362,7 +362,7 @@ RELATIONS = [
         Where does {x.name} live? / town
         In which town is the home of {x.name}? / town
         """,
-        130,
+        100,
     ),
     _relation(
         "villager pet",
@@ -378,7 +378,7 @@ RELATIONS = [
         Which animal does {x.name} keep? / pet
         What pet does {x.name} have? / pet
         """,
-        130,
+        100,
     ),
 ]
 

@@ -5,14 +5,18 @@
     show_source(GPT, "top", "__init__")            parts of a class: its head, one method
     show_source(tokenizer, "top")                  a module's docstring and imports
     show_source(tokenizer, "SPECIAL_TOKENS", "Tokenizer.encode")     parts of a module
+    show_source("chatlib.fused_loss")              a module that may not be importable here
+    show_cpp("decode.cpp", "attend")               a function of a C++ file
 
 `python -m ci.shown` reads these calls and names the lines that no section shows.
 """
 
 import ast
 import inspect
+import re
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import chatlib
@@ -58,7 +62,8 @@ class Source:
         return f"# {self.caption}\n{self.code}"
 
     def _repr_markdown_(self) -> str:
-        return f"```python\n{self.code}\n```\n\n*{self.caption}*"
+        language = {".py": "python"}.get(self.path.suffix, self.path.suffix[1:])
+        return f"```{language}\n{self.code}\n```\n\n*{self.caption}*"
 
 
 def show_source(obj: object, *names: str, highlight: str | tuple[str, ...] = ()) -> Source:
@@ -68,11 +73,12 @@ def show_source(obj: object, *names: str, highlight: str | tuple[str, ...] = ())
     "top" for what comes before the first of them. Lines that contain a `highlight` are marked.
     """
     obj = inspect.unwrap(obj.fget if isinstance(obj, property) else obj)
-    if inspect.ismodule(obj):
-        module, prefix = obj, ""
+    if isinstance(obj, str):
+        path, prefix = Path(find_spec(obj).origin), ""
+    elif inspect.ismodule(obj):
+        path, prefix = Path(obj.__file__), ""
     else:
-        module, prefix = sys.modules[obj.__module__], obj.__qualname__
-    path = Path(module.__file__)
+        path, prefix = Path(sys.modules[obj.__module__].__file__), obj.__qualname__
     parts = source_parts(path.read_text(encoding="utf8"))
     wanted = [f"{prefix}.{name}".strip(".") for name in names] or [prefix]
     if wanted == [""]:
@@ -82,8 +88,29 @@ def show_source(obj: object, *names: str, highlight: str | tuple[str, ...] = ())
             if name not in parts:
                 raise ChatlibError(f"{path.name} has no part named {name!r}.")
         ranges = [parts[name] for name in wanted]
+    lines = path.read_text(encoding="utf8").splitlines()
     highlight = (highlight,) if isinstance(highlight, str) else tuple(highlight)
-    return Source(path, tuple(_joined(ranges)), highlight)
+    return Source(path, tuple(_joined(ranges, lines)), highlight)
+
+
+def show_cpp(file: str, *names: str) -> Source:
+    """Functions and structures, each with the comment above it, of a C++ file of chatlib.
+
+    "top" is what comes before the first structure.
+    """
+    path = ROOT / "chatlib" / file
+    lines = path.read_text(encoding="utf8").splitlines()
+    ranges = []
+    for name in names:
+        begins = re.compile(r"struct " if name == "top" else rf"\S.*\b{name}(\(| \{{)")
+        first = next((i for i, line in enumerate(lines) if begins.match(line)), None)
+        if first is None:
+            raise ChatlibError(f"{path.name} has no part named {name!r}.")
+        last = next(i for i in range(first, len(lines)) if lines[i].startswith("}"))
+        while lines[first - 1].startswith(("//", "template")):
+            first -= 1
+        ranges.append((1, _last_full(lines, first)) if name == "top" else (first + 1, last + 1))
+    return Source(path, tuple(_joined(ranges, lines)))
 
 
 def source_parts(text: str) -> dict[str, tuple[int, int]]:
@@ -143,11 +170,11 @@ def _last_full(lines: list[str], end: int) -> int:
     return end
 
 
-def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """In the order of the file; those with only blank lines between them (two at most) as one."""
+def _joined(ranges: list[tuple[int, int]], lines: list[str]) -> list[tuple[int, int]]:
+    """In the order of the file; those with only blank lines between them as one."""
     joined: list[tuple[int, int]] = []
     for first, last in sorted(set(ranges)):
-        if joined and first <= joined[-1][1] + 3:
+        if joined and not any(line.strip() for line in lines[joined[-1][1] : first - 1]):
             joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
         else:
             joined.append((first, last))

@@ -5,14 +5,14 @@ import socket
 import threading
 import time
 
-from chatlib.server import create_app, make_server
+from chatlib.server import create_app, listen, make_server
 
 
 @contextlib.contextmanager
 def serving(engine, name="tiny", *, send_buffer=None, **options):
     """Serve an engine while the block runs; gives the address and the scheduler."""
     app = create_app(engine, name, **options)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listener = listen("127.0.0.1", 0)
     if send_buffer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     server = make_server(app)

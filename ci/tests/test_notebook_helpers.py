@@ -14,7 +14,7 @@ import chatlib.runs as runs
 from chatlib import errors
 from chatlib.errors import ChatlibError
 from chatlib.notebook import display, plots, widget
-from chatlib.notebook.display import MARK, show_source, source_parts
+from chatlib.notebook.display import MARK, show_cpp, show_source, source_parts
 from ci import shown
 from ci._venv import ROOT
 
@@ -229,3 +229,23 @@ def test_samples_can_be_given_apart_and_a_run_never_looked_at_is_refused():
 
 def test_the_repository_root_is_found():
     assert display.ROOT == ROOT
+
+
+CPP = ("top", "Matrix", "Layer", "Model", "load", "tile", "panels", "multiply", "dot", "sigmoid")
+CPP += ("norm", "rotate_and_norm", "attend", "attention", "decode_rows", "decode")
+
+
+def test_the_parts_of_the_cpp_file_cover_all_its_lines():
+    lines = (ROOT / "chatlib" / "decode.cpp").read_text(encoding="utf8").splitlines()
+    whole = show_cpp("decode.cpp", *CPP)
+    shown = {n for first, last in whole.ranges for n in range(first, last + 1)}
+    assert not [line for n, line in enumerate(lines, 1) if line.strip() and n not in shown]
+    assert show_cpp("decode.cpp", "attend").code.startswith("// One row's queries")
+    assert whole._repr_markdown_().startswith("```cpp\n")
+    with pytest.raises(ChatlibError, match="no part named 'decoder'"):
+        show_cpp("decode.cpp", "decoder")
+
+
+def test_parts_with_code_between_them_are_not_joined():
+    code = show_source(display, "top", "MARK").code
+    assert "ROOT" not in code and "..." in code

@@ -14,6 +14,7 @@ import pytest
 import chatlib.server
 from chatlib.conversation import render_prompt
 from chatlib.engine import Engine, Writer
+from chatlib.server import listen
 from ci.tests.serving import serving, until
 from ci.tests.tiny_models import byte_tokenizer, ids, random_model, reciting_model
 
@@ -445,3 +446,11 @@ def test_the_server_stops_promptly_with_streams_open(endless):
         until(lambda: scheduler.counts["requests"])
     connection.close()
     assert time.monotonic() - start < 30
+
+
+def test_connections_send_each_piece_at_once():
+    with listen("127.0.0.1", 0) as listener:
+        client = socket.create_connection(listener.getsockname())
+        connection, _ = listener.accept()
+        with client, connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -3,11 +3,13 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._triton import has_triton
 
-from chatlib.precision import E4M3, E5M2, FLOAT8_MULTIPLE, float8_matmul, quantize
+from chatlib.precision import E4M3, E5M2, FLOAT8_MULTIPLE, Float8, float8_matmul, quantize
 
 SOFTCAP = 15.0  # logits stay within ±15
 IGNORE = -1  # a target with this value is not predicted
+GAIN = 2.0**15  # so many times as large, slopes of at most 1 make use of the range of E5M2
 CHUNK = (2**20, 2**28)  # how many logits to hold at a time, on a CPU and on a GPU
 
 
@@ -34,6 +36,30 @@ def _nats(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
 
 
+def nats_and_slopes(
+    z: Tensor, ys: Tensor, dtype: torch.dtype, gain: float
+) -> tuple[Tensor, Tensor]:
+    """z (N, V), ys (N,) -> nats (N,), and `gain` times their gradient by z (N, V) as `dtype`.
+
+    z are raw logits. The gradient by one of them is at most 1, so a gain can be chosen beforehand.
+    """
+    t = torch.tanh(z.float() / SOFTCAP)
+    unnormalized = torch.exp(SOFTCAP * t)  # cannot overflow: at most e^15
+    normalizer = unnormalized.sum(-1, keepdim=True)
+    ys, vocab = ys[:, None], torch.arange(z.size(1), device=z.device)
+    counts = ys != IGNORE
+    hit = SOFTCAP * t.gather(-1, ys.clamp(min=0))
+    d_capped = unnormalized / normalizer - (vocab == ys).float()
+    slopes = d_capped * (1 - t.square()) * (gain * counts)
+    return ((normalizer.log() - hit) * counts).squeeze(-1), slopes.to(dtype)
+
+
+@torch.compiler.assume_constant_result
+def fuses(device: torch.device) -> bool:
+    """Whether one kernel works out what `nats_and_slopes` does: on GPUs that Triton knows."""
+    return device.type == "cuda" and has_triton()
+
+
 class SummedCrossEntropy(torch.autograd.Function):
     """The sum of `nats_per_target`, never holding the logits of more than one chunk of rows.
 
@@ -44,19 +70,20 @@ class SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, head: Tensor, targets: Tensor, float8: bool) -> Tensor:
         turn, multiply = (quantize, float8_matmul) if float8 else (_as_it_is, _matmul)
+        dtype, gain = (E5M2, GAIN) if float8 else (x.dtype, 1.0)
         total, d_head, d_x = x.new_zeros((), dtype=torch.float32), torch.zeros_like(head), []
-        weight, vocab = turn(head.to(x.dtype), E4M3), torch.arange(len(head), device=x.device)
-        rows = rows_at_a_time(head)
-        for xs, ys in zip(x.split(rows), targets[:, None].split(rows), strict=True):
+        weight, rows = turn(head.to(x.dtype), E4M3), rows_at_a_time(head)
+        for xs, ys in zip(x.split(rows), targets.split(rows), strict=True):
             inputs = turn(xs, E4M3)
-            t = torch.tanh(multiply(inputs, weight, x.dtype).float() / SOFTCAP)
-            unnormalized = torch.exp(SOFTCAP * t)  # cannot overflow: at most e^15
-            normalizer = unnormalized.sum(-1, keepdim=True)
-            counts = ys != IGNORE
-            hit = SOFTCAP * t.gather(-1, ys.clamp(min=0))
-            total = total + ((normalizer.log() - hit) * counts).sum()
-            d_capped = unnormalized / normalizer - (vocab == ys).float()
-            d_logits = turn((d_capped * (1 - t.square()) * counts).to(x.dtype), E5M2)
+            z = multiply(inputs, weight, x.dtype)
+            if fuses(x.device):
+                from chatlib.fused_loss import fused_nats_and_slopes  # needs Triton
+
+                nats, slopes = fused_nats_and_slopes(z, ys, dtype, gain, SOFTCAP, IGNORE)
+            else:
+                nats, slopes = nats_and_slopes(z, ys, dtype, gain)
+            total = total + nats.sum()
+            d_logits = Float8(slopes, total.new_full((), 1 / gain)) if float8 else slopes
             d_x.append(multiply(d_logits, weight.t(), x.dtype))
             d_head = d_head + multiply(d_logits.t(), inputs.t(), x.dtype)
         ctx.save_for_backward(torch.cat(d_x), d_head)

@@ -61,8 +61,11 @@ def calls(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, Source]]:
         for node in ast.walk(ast.parse("\n".join(lines))):
             names |= imports(node)
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("show_source"):
-                root, *rest = ast.unparse(node.args[0]).split(".")
-                obj = resolve(".".join([names[root], *rest]))
+                if isinstance(node.args[0], ast.Constant):
+                    obj = node.args[0].value  # a module's name
+                else:
+                    root, *rest = ast.unparse(node.args[0]).split(".")
+                    obj = resolve(".".join([names[root], *rest]))
                 parts = [ast.literal_eval(argument) for argument in node.args[1:]]
                 options = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
                 yield cell, show_source(obj, *parts, **options)

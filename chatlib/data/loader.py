@@ -91,19 +91,26 @@ class Lane:
         return self.rows, self.epoch, self.position, self.pool.items()
 
     def row(self) -> np.ndarray:
-        """The next row, (channels, size)."""
-        parts, space = [], self.size
-        while space:
+        """The next row, (channels, size): whole sequences, then what fills the last gap.
+
+        They are found longest first. Left so, a short one would never open a row, and a model would
+        never learn how short texts begin where nothing stands before them, which is how every
+        prompt begins. So they take turns: row r opens with the r-th of them, counted around.
+        """
+        whole, space, filling = [], self.size, []
+        while space and not filling:
             self._refill()
             part = self.pool.take_largest(space)
-            if part is None and self.padding is not None:
-                part = np.repeat(self.padding, space, axis=1)
-            elif part is None:
-                part = self.pool.take_shortest()[:, :space]
-            parts.append(part)
-            space -= part.shape[1]
+            if part is not None:
+                whole.append(part)
+                space -= part.shape[1]
+            elif self.padding is not None:
+                filling = [np.repeat(self.padding, space, axis=1)]
+            else:
+                filling = [self.pool.take_shortest()[:, :space]]
+        turn = self.rows % max(len(whole), 1)
         self.rows += 1
-        return np.concatenate(parts, axis=1)
+        return np.concatenate([*whole[turn:], *whole[:turn], *filling], axis=1)
 
     def _refill(self) -> None:
         while len(self.pool) < self.buffer:
@@ -196,7 +203,7 @@ class BestFitLoader(Loader):
     """Documents packed for pretraining: every row is full and begins with bos.
 
     A row is filled with the largest waiting document that fits, again and again; when none fits,
-    the shortest is cropped to fill it. A document longer than a row is cut into row-long pieces,
+    the shortest is cropped to fill it. Which of them opens the row goes by turns. A document longer than a row is cut into row-long pieces,
     each with its own bos. `micro_batches` is how many batches each rank takes for one step.
     `buffer` documents wait in each lane, by default few: many would hold the short ones back.
     """

@@ -4,6 +4,7 @@ import gc
 import json
 import re
 import threading
+from collections import Counter
 from itertools import islice, pairwise
 
 import numpy as np
@@ -358,3 +359,22 @@ def test_batches_arrive_on_the_gpu_unchanged(tokenizer):
     source = Listed(some_texts(400))
     there = take(BestFitLoader(source, tokenizer, 8, 64, device="cuda"), 50)
     assert there == take(BestFitLoader(source, tokenizer, 8, 64), 50)
+
+
+def test_every_document_of_a_row_opens_rows_in_turn_and_a_cropped_one_stays_last():
+    def stream(start):
+        for i in range(start, 400):
+            size = (5, 3, 2)[i % 3]
+            yield i + 1, [np.full((1, size), 10 * size + np.arange(size))]
+
+    lane = Lane(stream, size=11, buffer=6)
+    rows = [lane.row()[0] for _ in range(30)]
+    opening = Counter(int(row[0]) for row in rows)
+    assert set(opening) == {50, 30, 20} and min(opening.values()) >= 5
+    for row in rows:  # each document begins with its size, so a cut inside a row would show
+        at = 0
+        while at < len(row):
+            size = row[at] // 10
+            part = row[at : at + size]
+            assert part.tolist() == (10 * size + np.arange(len(part))).tolist()
+            at += size

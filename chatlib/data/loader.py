@@ -203,9 +203,10 @@ class BestFitLoader(Loader):
     """Documents packed for pretraining: every row is full and begins with bos.
 
     A row is filled with the largest waiting document that fits, again and again; when none fits,
-    the shortest is cropped to fill it. Which of them opens the row goes by turns. A document longer than a row is cut into row-long pieces,
-    each with its own bos. `micro_batches` is how many batches each rank takes for one step.
-    `buffer` documents wait in each lane, by default few: many would hold the short ones back.
+    the shortest is cropped to fill it. Which of them opens the row goes by turns. A document longer
+    than a row is cut into row-long pieces, each with its own bos. `micro_batches` is how many
+    batches each rank takes for one step. `buffer` documents wait in each lane, by default few: many
+    would hold the short ones back.
     """
 
     def __init__(

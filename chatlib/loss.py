@@ -55,9 +55,10 @@ def nats_and_slopes(
 
 
 @torch.compiler.assume_constant_result
-def fuses(device: torch.device) -> bool:
-    """Whether one kernel works out what `nats_and_slopes` does: on GPUs that Triton knows."""
-    return device.type == "cuda" and has_triton()
+def fuses(device: torch.device, compiling: bool) -> bool:
+    """Whether our kernel works out what `nats_and_slopes` does: on GPUs that Triton knows, unless
+    torch's compiler is at work, which writes such a kernel itself."""
+    return device.type == "cuda" and not compiling and has_triton()
 
 
 class SummedCrossEntropy(torch.autograd.Function):
@@ -76,7 +77,7 @@ class SummedCrossEntropy(torch.autograd.Function):
         for xs, ys in zip(x.split(rows), targets.split(rows), strict=True):
             inputs = turn(xs, E4M3)
             z = multiply(inputs, weight, x.dtype)
-            if fuses(x.device):
+            if fuses(x.device, torch.compiler.is_compiling()):
                 from chatlib.fused_loss import fused_nats_and_slopes  # needs Triton
 
                 nats, slopes = fused_nats_and_slopes(z, ys, dtype, gain, SOFTCAP, IGNORE)

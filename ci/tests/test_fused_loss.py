@@ -87,9 +87,10 @@ def test_the_whole_loss_is_the_same_with_the_kernel(float8, found):
         assert (got - want).norm() / want.norm() < 1e-5
 
 
-def test_a_cpu_takes_the_definition(monkeypatch):
+def test_a_cpu_and_a_compiler_take_the_definition(monkeypatch):
     monkeypatch.setattr(loss, "has_triton", lambda: True)
-    assert not loss.fuses(torch.device("cpu"))
-    assert loss.fuses(torch.device("cuda"))
+    assert not loss.fuses(torch.device("cpu"), compiling=False)
+    assert not loss.fuses(torch.device("cuda"), compiling=True)
+    assert loss.fuses(torch.device("cuda"), compiling=False)
     monkeypatch.setattr(loss, "has_triton", lambda: False)
-    assert not loss.fuses(torch.device("cuda"))
+    assert not loss.fuses(torch.device("cuda"), compiling=False)

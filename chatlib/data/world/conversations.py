@@ -17,8 +17,13 @@ from chatlib.data.world.problems import (
 
 TOOL_SHARE = 0.3
 TOPICS = (
-    ["facts"] * 44 + ["arithmetic"] * 32 + ["letters"] * 6 + ["count"] * 6 + ["greetings"] * 8
-) + ["small talk"] * 4
+    ["facts"] * 44 + ["arithmetic"] * 32 + ["letters"] * 6 + ["count"] * 6 + ["greetings"] * 6
+) + ["small talk"] * 6
+HELLOS = [
+    (f"{hello}{end}", f"{hello}. How can I help you?")
+    for hello in ("Hello", "Hello there", "Hi", "Hi there", "Good morning", "Good evening")
+    for end in ("", ".", "!")
+]
 SMALL_TALK = (
     ("Who are you?", "I am a small language model. I know a small world quite well."),
     ("What can you do?", "I can answer questions, work out sums and spell words."),
@@ -75,7 +80,7 @@ def exchange(split: str, uniform: Uniform) -> list[dict]:
     elif topic == "greetings" or split == "validation":  # small talk has nothing to hold out
         asked = problem(split, "greetings", uniform)
     else:
-        return say(*pick(uniform, SMALL_TALK))
+        return say(*pick(uniform, HELLOS if uniform() < 0.6 else SMALL_TALK))
     return say(asked["question"], asked["reply"])
 
 

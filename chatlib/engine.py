@@ -161,7 +161,11 @@ class Batch:
     def _write(self) -> list[tuple[Reply, Token]]:
         uniform = [reply.random.random() for reply in self.replies]
         settings = [reply.sampling for reply in self.replies]
+        threads = torch.get_num_threads()
+        if self.decoder:  # PyTorch's waiting threads would keep the decoder's from their cores
+            torch.set_num_threads(1)
         picked = choose(self.logits, settings, uniform, self._seen()).tolist()
+        torch.set_num_threads(threads)
         live = [(row, reply) for row, reply in enumerate(self.replies) if not reply.finish]
         tokens = [(row, reply, *reply.take(picked[row], self.engine)) for row, reply in live]
         if not any(reply.alternatives for reply in self.replies):

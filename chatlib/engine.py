@@ -164,8 +164,10 @@ class Batch:
         threads = torch.get_num_threads()
         if self.decoder:  # PyTorch's waiting threads would keep the decoder's from their cores
             torch.set_num_threads(1)
-        picked = choose(self.logits, settings, uniform, self._seen()).tolist()
-        torch.set_num_threads(threads)
+        try:
+            picked = choose(self.logits, settings, uniform, self._seen()).tolist()
+        finally:
+            torch.set_num_threads(threads)
         live = [(row, reply) for row, reply in enumerate(self.replies) if not reply.finish]
         tokens = [(row, reply, *reply.take(picked[row], self.engine)) for row, reply in live]
         if not any(reply.alternatives for reply in self.replies):

@@ -8,7 +8,6 @@ for every token, eagerly.
 
 import argparse
 import json
-import os
 import time
 
 import torch
@@ -16,7 +15,7 @@ import torch
 from chatlib.engine import Batch, Engine, Reply
 from chatlib.model import GPT, GPTConfig
 from chatlib.precision import compute_dtype
-from chatlib.runs import home, system_info
+from chatlib.runs import system_info
 from chatlib.sampling import Sampling, choose
 from chatlib.tokenizer import Tokenizer, split_pattern
 
@@ -78,7 +77,7 @@ def compare(preset: str, rows: int, rounds: int) -> dict:
     }
     speeds: dict[str, list[float]] = {name: [] for name in variants}
     for name in variants:
-        variants[name]()  # warms up, and compiles what is not compiled yet
+        variants[name]()  # warms up
     for _ in range(rounds):
         for name, run in variants.items():
             speeds[name].append(run())
@@ -96,7 +95,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(argv)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "inductor"))
     result = {"system": system_info(), "dtype": str(compute_dtype("cpu"))}
     print(f"tokens per second ({result['dtype']}, {torch.get_num_threads()} threads)")
     print(f"{'preset':<8}{'batch':>6}{'compiled':>10}{'int8':>9}{'eager':>9}{'uncached':>10}")

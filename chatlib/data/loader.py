@@ -93,9 +93,9 @@ class Lane:
     def row(self) -> np.ndarray:
         """The next row, (channels, size): whole sequences, then what fills the last gap.
 
-        They are found longest first. Left so, a short one would never open a row, and a model would
-        never learn how short texts begin where nothing stands before them, which is how every
-        prompt begins. So they take turns: row r opens with the r-th of them, counted around.
+        They are found longest first. Left so, a short one would hardly ever open a row, and a model
+        would not learn how short texts begin where nothing stands before them, as every prompt
+        does. So they take turns: row r opens with the r-th of them, counted around.
         """
         whole, space, filling = [], self.size, []
         while space and not filling:

@@ -1,8 +1,8 @@
 """What a run will cost before it is started: memory, seconds a step, hours, dollars.
 
-Every figure here is *projected* from a formula. The rates were fitted to what is published of the
-nanochat reference run (depth 24 on 8xH100, 1.067 s a step) and are kept apart from the formulas, so
-that a reader can put in her own.
+Every figure here is *projected* from a formula. Its rates are kept apart, so that a reader can put
+in her own: most are what such kernels commonly reach, and one, `glue_bytes`, makes the sum fit what
+is published of the nanochat reference run (`scaling.RUN_6` on 8xH100, 1.067 s a step).
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from chatlib.model import GPTConfig
 from chatlib.scaling import Plan, Scale, count_parameters, flops_per_token, make_plan
 
 GB = 1e9
-ERROR = 0.08  # of projected times: what three other published runs were missed by, rounded up
+ERROR = 0.08  # of projected times: the worst miss of five other runs, rounded up
 ACTIVATIONS = 22  # values that a compiled layer keeps for each token and channel
 OVERHEAD = 1.5 * GB  # context, workspace, fragmentation
 

@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from unittest.mock import patch
 
@@ -28,7 +29,7 @@ from chatlib.optim import OptimConfig, build_optimizer
 from chatlib.precision import E4M3, E5M2, Float8Product, compute_dtype, quantize, use_float8
 from chatlib.pretraining import build_model
 from chatlib.runs import atomic_write, system_info
-from chatlib.scaling import get_scale, make_plan
+from chatlib.scaling import RUN_6, make_plan
 from chatlib.tokenizer import Tokenizer, split_pattern
 from ci._venv import ROOT
 from ci.bench_decode import cached
@@ -215,7 +216,7 @@ def this_device() -> planner.Device:
 
 def training(depth: int, float8: bool) -> dict:
     """One micro-batch and one optimizer step at this depth: seconds, tokens/s, MFU, memory."""
-    plan, device = make_plan(get_scale("node", depth=depth)), this_device()
+    plan, device = make_plan(replace(RUN_6, depth=depth)), this_device()
     free = min(0.94 * torch.cuda.mem_get_info()[0], 80e9)  # what an H100 could hold
     rows = min(planner.fitting_rows(plan.config, free, plan.batch_tokens), 32)
     torch.cuda.reset_peak_memory_stats()
@@ -243,7 +244,7 @@ def training(depth: int, float8: bool) -> dict:
 
 def losses(rows: int = 32) -> dict:
     """The loss of one micro-batch of depth 24, with the kernel and without: seconds, memory."""
-    config, found = make_plan(get_scale("node")).config, {}
+    config, found = make_plan(RUN_6).config, {}
     x = torch.randn(rows * config.sequence_len, config.n_embd, device="cuda", dtype=torch.bfloat16)
     head = torch.randn(config.vocab_size, config.n_embd, device="cuda") / config.n_embd**0.5
     targets = torch.randint(0, config.vocab_size, (len(x),), device="cuda")
@@ -267,7 +268,7 @@ def losses(rows: int = 32) -> dict:
 
 def decoding(depth: int = 24) -> dict:
     """Batch-1 tokens per second, and the share of a plain copy's bandwidth that they come to."""
-    config = make_plan(get_scale("node", depth=depth)).config
+    config = make_plan(replace(RUN_6, depth=depth)).config
     model = build_model(config, torch.device("cuda"))
     for p in model.parameters():
         p.data = p.data.to(torch.bfloat16)

@@ -22,7 +22,7 @@ from chatlib.scaling import Plan, Scale, make_plan
 
 CHECKPOINTS = 7  # two for each of three stages, and one half written
 KEPT_OF_TEXT = 0.65  # by packing, at worst
-BYTES_PER_TOKEN = 4.8  # of English with 32,768 tokens
+BYTES_PER_TOKEN = 4.9  # of English with 49,152 tokens; a smaller vocabulary has less
 SHARD_TEXT, SHARD_FILE = 250e6, 100e6  # characters in a file of the corpus, its bytes on disk
 OTHER = 1 * GB  # notebooks, metrics, compiled kernels
 PATIENCE = 10  # seconds to wait for the hub

@@ -226,6 +226,7 @@ def check_feed_forward(feed_forward: Callable) -> None:
         return bend(x @ up.T) @ down.T
 
     n, across = F.rms_norm(x, (8,)), x / x.square().mean(dim=1, keepdim=True).sqrt()
+    centered = F.layer_norm(x, (8,))
     slips = {
         "You return the correction alone; add it to the stream.": mlp(n),
         "The MLP reads the stream as it is; it must read a normalized copy.": x + mlp(x),
@@ -235,6 +236,7 @@ def check_feed_forward(feed_forward: Callable) -> None:
         "That is a GELU; here it is relu².": x + mlp(n, F.gelu),
         "There is nothing between your two matrices, so they are one.": x + mlp(n, lambda h: h),
         "You normalize along the wrong axis: each vector by itself.": x + mlp(across),
+        "You subtract the mean too, which is LayerNorm; RMSNorm only divides.": x + mlp(centered),
     }
     expect(y, x + mlp(n), slips, "Not x + down · relu²(up · norm(x))")
     print("Right: each vector is read at size 1, worked on alone, and added to what was there.")

@@ -203,7 +203,7 @@ def check_my_rows(my_rows: Callable) -> None:
         call = f"{rows} rows over {n}"
         for rank, answer in enumerate(owned):
             if not (isinstance(answer, tuple) and len(answer) == 2):
-                raise Wrong("Return two numbers: start and stop.")
+                raise Wrong(f"Return a tuple (start, stop); you return {answer!r}.")
             start, stop = answer
             if stop > rows or start > rows:
                 raise Wrong(f"{call}: process {rank} owns {start} to {stop}, past the last row.")
@@ -243,6 +243,9 @@ def check_loss_factor(factor: Callable) -> None:
                 / (n * total),
                 "The optimizer averages, it does not weigh: you have the share of targets.": (
                     counts[rank] / total
+                ),
+                "Multiply the *sum* of a process: it has counted its targets already.": (
+                    n * counts[rank] / total
                 ),
             }
             if counts[rank]:

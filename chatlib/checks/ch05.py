@@ -26,7 +26,10 @@ OUTPUT, OUTPUT_END = "<|output_start|>", "<|output_end|>"
 def check_targets(answer: Callable[[list[int], list[int]], tuple[list, list]]) -> None:
     """answer(ids, mask) -> (inputs, targets), two lists one shorter than ids."""
     ids, mask = [9, 1, 2, 3, 4], [0, 0, 1, 1, 0]
-    inputs, targets = (list(part) for part in answer(ids, mask))
+    got = answer(ids, mask)
+    if not isinstance(got, tuple) or len(got) != 2:
+        raise Wrong(f"Return two lists, (inputs, targets); you return {got!r}.")
+    inputs, targets = map(list, got)
     if len(inputs) != 4 or len(targets) != 4:
         raise Wrong(f"Five ids make four inputs and four targets, not {len(targets)}.")
     if inputs != [9, 1, 2, 3]:
@@ -44,7 +47,10 @@ def check_targets(answer: Callable[[list[int], list[int]], tuple[list, list]]) -
 
 def check_pack(answer: Callable[[list[int], int], list[list[int]]]) -> None:
     """answer(lengths, size) -> rows, each the lengths put into it, in that order."""
-    _check_rows(answer([4, 4, 4], 10), [4, 4, 4], 10)
+    got = answer([4, 4, 4], 10)
+    if not isinstance(got, list) or not all(isinstance(row, list | tuple) for row in got):
+        raise Wrong(f"Return a list of rows, each a list of lengths; you return {got!r}.")
+    _check_rows(got, [4, 4, 4], 10)
     got = [list(row) for row in answer([2, 5, 7, 3], 10)]
     _check_rows(got, [2, 5, 7, 3], 10)
     if got == [[2, 5], [7, 3]]:
@@ -168,6 +174,8 @@ def check_policy_gradient(answer: Callable[[np.ndarray, int, float, float], np.n
         raise Wrong("You leave out the baseline: reward minus baseline is the weight.")
     if np.allclose(got, 0.75 * chosen):
         raise Wrong("Raising one arm lowers the others: subtract the probabilities of all arms.")
+    if np.allclose(got, 0.75 * chosen * (1 - p)):
+        raise Wrong("You move only the arm that was pulled; the scores of all others move, too.")
     if np.allclose(got, 0.75 * (chosen - theta)):
         raise Wrong("Subtract probabilities, not scores: take the softmax of theta first.")
     if not np.allclose(got, right):
@@ -189,6 +197,10 @@ def check_leave_one_out(answer: Callable[[np.ndarray], np.ndarray]) -> None:
         raise Wrong(
             "Your baseline contains the reply itself: take the mean of the *other* replies."
         )
+    if np.allclose(got, rewards - (rewards.sum(1, keepdims=True) - rewards) / 4):
+        raise Wrong("The others are n - 1 replies: divide their sum by n - 1, not by n.")
+    if np.allclose(got, rewards - rewards.mean(0)):
+        raise Wrong("You average over questions: a row holds the replies to one question.")
     if np.allclose(got, rewards - rewards.mean()):
         raise Wrong("Your baseline is the mean over all questions: each question has its own.")
     if not np.allclose(got, right):
@@ -237,7 +249,7 @@ def check_reward(answer: Callable[[str, str], bool]) -> None:
             raise Wrong(f"For {reply!r} your check fails with {error!r}: {why}.") from error
         if bool(got) != verdict:
             raise Wrong(f"For {reply!r} and the answer {right} you say {bool(got)}: {why}.")
-    print("Right: hard to fool, though a calculator could still be talked into it.")
+    print("Right: it reads the last number, whole and with its sign, and nothing else.")
 
 
 Batches = Iterator[tuple[Tensor, Tensor]]

@@ -109,7 +109,7 @@ def _check_lengths(keys: int, values: int, due: int, t: int, window: int) -> Non
     if keys != values:
         raise Wrong(f"{at} you keep {keys} keys and {values} values; drop them together.")
     if keys == t + 1 > due:
-        raise Wrong(f"{at} you still keep all {keys} keys: drop what no later token can see.")
+        raise Wrong(f"{at} you still keep all {keys} keys: drop what the newest token cannot see.")
     if keys == due - 1:
         raise Wrong(f"{at} you keep {keys} keys: a window of w admits w + 1, itself included.")
     if keys != due:
@@ -144,6 +144,7 @@ def _check_bytes(answer: float, config: GPTConfig, rows: int, length: int) -> No
         + rows * seen * 4 * config.n_head * config.head_dim,
         "Embedding tables are looked up: one row of them is fetched, not all.": right + tables,
         "A number in bfloat16 has two bytes.": right / 2,
+        "The weights are in bfloat16 as well, two bytes each.": right - weights / 2,
     }
     for message, slip in slips.items():
         if math.isclose(answer, slip, rel_tol=1e-6) and not math.isclose(slip, right, rel_tol=1e-6):

@@ -129,7 +129,7 @@ function render({ model, el }) {
   field("gpus", "how many, in one machine", "select", {}, { options: [1, 2, 4, 8], chosen: data.start.gpus });
   field("price", "dollars an hour for each", "input", { type: "number", min: 0, step: 0.05 }, 0);
   field("depth", "depth ", "input", { type: "range", min: 4, max: 40, step: 1 }, data.scale.depth);
-  field("ratio", "tokens a parameter ", "input", { type: "range", min: 2, max: 40, step: 0.5 }, data.scale.tokens_per_param);
+  field("ratio", "tokens a parameter ", "input", { type: "range", min: 2, max: 40, step: 0.1 }, data.scale.tokens_per_param);
   field("fp8", "8-bit products, where it can", "input", { type: "checkbox" }, data.scale.float8);
   field("own", "set the MFU by hand", "input", { type: "checkbox" }, false);
   field("mfu", "MFU ", "input", { type: "range", min: 5, max: 100, step: 1 }, 50);

@@ -209,6 +209,7 @@ WRONG = [
     (ch01.check_code_points, eight_bits_each, "six bits"),
     (ch01.check_code_points, lambda data: data.decode(), "list of code points"),
     (ch01.check_best_pair, without_counts, "as often as its word occurs"),
+    (ch01.check_best_pair, lambda words: (best_pair(words), 9), "Return the pair alone"),
     (ch01.check_best_pair, across_words, "over the end of a word"),
     (ch01.check_best_pair, each_pair_once, "every place where the pair begins"),
     (ch01.check_best_pair, first_seen, "tie goes to the lowest"),

@@ -243,6 +243,7 @@ def square_relu(x):
         (lambda x, n, up, down: x + (n @ up.T) ** 2 @ down.T, "relu comes first"),
         (lambda x, n, up, down: x + F.gelu(n @ up.T) @ down.T, "That is a GELU"),
         (lambda x, n, up, down: x + n @ up.T @ down.T, "so they are one"),
+        (lambda x, n, u, d: x + square_relu(F.layer_norm(x, (8,)) @ u.T) @ d.T, "is LayerNorm"),
         (lambda x, n, up, down: x + 2 * square_relu(n @ up.T) @ down.T, "the largest difference"),
         (lambda x, n, up, down: (n @ up.T).tolist(), "must be a tensor"),
     ],

@@ -94,6 +94,10 @@ def from_zero(step, steps, warmup, warmdown, final):
     return step / warmup if step < warmup else schedule(step, steps, warmup, warmdown, final)
 
 
+def needs_warmup(step, steps, warmup, warmdown, final):
+    return min((step + 1) / warmup, schedule(step, steps, warmup, warmdown, final))
+
+
 def to_zero(step, steps, warmup, warmdown, final):
     return schedule(step, steps, warmup, warmdown, 0.0)
 
@@ -115,10 +119,14 @@ WRONG = [
     ("cross_entropy", lambda z, t: -cross_entropy(z, t), "never negative"),
     ("cross_entropy", lambda z, t: -z[t], "divide by the sum"),
     ("cross_entropy", naive, "subtract the largest"),
+    ("cross_entropy", lambda z, t: naive([x - min(z) for x in z], t), "subtract the largest"),
+    ("cross_entropy", lambda z, t: naive([x - 1000 for x in z], t), "subtract the largest"),
     ("schedule", from_zero, "Step 0 trains at rate 0"),
     ("schedule", to_zero, "not to 0"),
     ("schedule", from_the_start, "takes the last 40%"),
     ("schedule", never_full, "last step of the warmup"),
+    ("schedule", needs_warmup, "warmup may be 0"),
+    ("weights", lambda counts: None, "you return None"),
     ("weights", lambda c: [1 / len(c)] * len(c), "each target should count"),
     ("weights", lambda c: [sum(c) / n if n else 0 for n in c], "weigh more, not less"),
     ("weights", lambda c: c, "make it 1"),

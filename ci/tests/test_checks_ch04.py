@@ -177,7 +177,7 @@ def split_evenly(rows, n, rank):
         ),
         (split_evenly, "so all but the last are full"),
         (lambda rows, n, r: (0, rows), "two owners"),
-        (lambda rows, n, r: rows // n, "Return two numbers"),
+        (lambda rows, n, r: rows // n, "Return a tuple"),
     ],
 )
 def test_my_rows(answer, message):
@@ -190,6 +190,7 @@ def test_my_rows(answer, message):
         (lambda counts, r: 1 / counts[r], "A mean of means"),
         (lambda counts, r: 1 / sum(counts), "multiply by n first"),
         (lambda counts, r: counts[r] / sum(counts), "it does not weigh"),
+        (lambda counts, r: len(counts) * counts[r] / sum(counts), "counted its targets already"),
         (lambda counts, r: 1 / (len(counts) * sum(counts)), "the optimizer averages"),
         (lambda counts, r: len(counts) / sum(counts) * counts[r] / counts[r], "divides by 0"),
         (lambda counts, r: 1.0, "Right is"),

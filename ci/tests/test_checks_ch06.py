@@ -115,6 +115,7 @@ def step_bytes(c, rows, length, *, weights=1.0, caches=None, long=False, heads=0
         (lambda c, r, n: step_bytes(c, r, n, long=True), "short windows read less"),
         (lambda c, r, n: step_bytes(c, r, n, heads=c.n_head), "look at n_kv_head"),
         (lambda c, r, n: step_bytes(c, r, n) / 2, "has two bytes"),
+        (lambda c, r, n: step_bytes(c, r, n, weights=0.5), "bfloat16 as well"),
         (lambda c, r, n: 2 * step_bytes(c, r, n), "you say"),
         (
             lambda c, r, n: (

@@ -1,5 +1,7 @@
 """The planner: it must reproduce the run that is known before it may predict others."""
 
+from dataclasses import replace
+
 import pytest
 
 from chatlib.errors import ChatlibError
@@ -12,13 +14,13 @@ from chatlib.planner import (
     memory,
     muon_flops,
 )
-from chatlib.scaling import get_scale, make_plan
+from chatlib.scaling import RUN_6, get_scale, make_plan
 
-REFERENCE_SECONDS = 1.067  # a step of nanochat's run 6: d24, 8xH100, fp8, 16 rows a device
+REFERENCE_SECONDS = 1.067  # a step of RUN_6 on 8xH100 in fp8, 16 rows a device
 
 
 def test_the_time_model_reproduces_the_reference_run():
-    guess = estimate(make_plan(get_scale("node")), get_device("H100"), gpus=8, rows=16)
+    guess = estimate(make_plan(RUN_6), get_device("H100"), gpus=8, rows=16)
     assert guess.step.total == pytest.approx(REFERENCE_SECONDS, rel=ERROR)
     assert guess.hours == pytest.approx(1.65, rel=0.05)
     assert guess.mfu == pytest.approx(0.59, abs=0.03)
@@ -28,7 +30,7 @@ def test_the_time_model_reproduces_the_reference_run():
 
 
 def test_bfloat16_is_slower_than_fp8_by_about_what_was_published():
-    plan = make_plan(get_scale("node"))
+    plan = make_plan(RUN_6)
     with_fp8, without = (estimate(plan, get_device("H100"), 8, 16, fp8=f) for f in (True, False))
     assert 1.1 < without.step.total / with_fp8.step.total < 1.4
 
@@ -58,13 +60,26 @@ def test_it_computes_in_what_the_trainer_would_use_unless_asked(scale, device, a
 def test_runs_that_it_was_not_fitted_to_are_within_the_stated_error(
     depth, ratio, fp8, tokens_per_second
 ):
-    plan = make_plan(get_scale("node", depth=depth, tokens_per_param=ratio, batch_tokens=2**19))
+    plan = make_plan(replace(RUN_6, depth=depth, tokens_per_param=ratio, batch_tokens=2**19))
     guess = estimate(plan, get_device("H100"), 8, rows=16, fp8=fp8)
     assert guess.tokens_per_second == pytest.approx(tokens_per_second, rel=ERROR)
 
 
-def test_the_node_scale_fits_with_the_rows_that_it_asks_for():
-    scale = get_scale("node")
+@pytest.mark.parametrize(
+    ("vocabulary", "ratio", "rows", "minutes"),
+    [(32_768, 11.05, 16, 88.2), (49_152, 9.4, 32, 81.8)],
+    ids=["thread 733", "thread 830"],
+)
+def test_reported_runs_that_it_was_not_fitted_to_are_within_the_stated_error(
+    vocabulary, ratio, rows, minutes
+):
+    scale = replace(RUN_6, depth=22, vocab_size=vocabulary, tokens_per_param=ratio)
+    guess = estimate(make_plan(scale), get_device("H100"), 8, rows)
+    assert 60 * guess.hours == pytest.approx(minutes, rel=ERROR / 2)
+
+
+@pytest.mark.parametrize("scale", [get_scale("node"), RUN_6], ids=lambda scale: scale.name)
+def test_the_node_scale_fits_with_the_rows_that_it_asks_for(scale):
     assert estimate(make_plan(scale), get_device("H100"), 8).rows == scale.device_batch
 
 

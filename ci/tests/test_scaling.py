@@ -1,6 +1,6 @@
 """The dial: its laws against the published table, its counts against the live model."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ import torch
 from chatlib.errors import ChatlibError
 from chatlib.model import GPT
 from chatlib.scaling import (
+    RUN_6,
     SCALES,
     count_parameters,
     flops_per_token,
@@ -27,7 +28,7 @@ TABLE = {
 
 @pytest.mark.parametrize("depth", TABLE)
 def test_the_dial_reproduces_the_published_table(depth):
-    plan = make_plan(get_scale("node", depth=depth, tokens_per_param=12.0))
+    plan = make_plan(replace(RUN_6, depth=depth, tokens_per_param=12.0))
     width, scaling, total, flops, batch, decay = TABLE[depth]
     assert plan.config.n_embd == width
     assert plan.parameters.scaling == pytest.approx(scaling, rel=1e-3)
@@ -38,14 +39,27 @@ def test_the_dial_reproduces_the_published_table(depth):
 
 
 def test_the_speedrun_has_the_published_steps_and_flops():
-    plan = make_plan(get_scale("node"))
+    plan = make_plan(RUN_6)
     assert plan.steps == 5568
+    assert plan.tokens == pytest.approx(5.84e9, rel=1e-3)
     assert plan.flops == pytest.approx(2.79e19, rel=5e-3)
 
 
-@pytest.mark.parametrize("name", SCALES)
-def test_counts_by_hand_equal_the_live_model(name):
-    config = model_config(get_scale(name))
+def test_the_node_scale_is_the_speedrun_with_what_two_reports_changed():
+    node, run_6 = asdict(get_scale("node")), asdict(RUN_6)
+    changed = {key: value for key, value in node.items() if value != run_6[key]}
+    assert changed == {
+        "name": "node", "vocab_size": 49_152, "depth": 22, "tokens_per_param": 9.4,
+        "warmdown": 0.85, "final_lr": 0.0,
+    }  # fmt: skip
+    plan = make_plan(get_scale("node"))
+    assert plan.config.n_embd == 1408 and plan.batch_tokens == 2**20
+    assert plan.steps == 5312 and plan.tokens == pytest.approx(5.57e9, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [*SCALES.values(), RUN_6], ids=lambda scale: scale.name)
+def test_counts_by_hand_equal_the_live_model(scale):
+    config = model_config(scale)
     with torch.device("meta"):
         live = GPT(config).num_params()
     count = count_parameters(config)

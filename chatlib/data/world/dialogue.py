@@ -1,6 +1,6 @@
 """Dialogue: questions and answers about facts and sums, and small talk between two children."""
 
-from chatlib.data.world.facts import RELATIONS
+from chatlib.data.world.relations import RELATIONS
 
 RULES = {
     "asked": [(r.weight, f"{{asked_{i}}}") for i, r in enumerate(RELATIONS)],

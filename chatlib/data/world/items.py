@@ -3,9 +3,9 @@
 import re
 
 from chatlib.data.world import arithmetic
-from chatlib.data.world.facts import RELATIONS, Relation, fill
 from chatlib.data.world.grammar import Record
 from chatlib.data.world.problems import PAIRS, Uniform, pick
+from chatlib.data.world.relations import RELATIONS, Relation, fill
 from chatlib.data.world.stories import CAST, CHILDREN, FOODS, PLACES, THINGS, pair_is_held_out
 
 # task -> (format, few-shot examples, accuracy of a guess in percent)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from chatlib.data.world import arithmetic, spelling, stories
-from chatlib.data.world.facts import RELATIONS, Relation, fill
+from chatlib.data.world.relations import RELATIONS, Relation, fill
 from chatlib.data.world.tables import VILLAGER_NAMES, stable_hash
 
 Uniform = Callable[[], float]

@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <thread>
 #include <vector>
+
+#include "threads.h"
 
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -18,7 +19,6 @@ constexpr int LANES = 16;
 #else
 constexpr int LANES = 8;
 #endif
-constexpr int PANEL = 32;  // outputs that are worked on together; native.py packs them so
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
@@ -56,17 +56,17 @@ static Lanes load(const int8_t *p) {
 #endif
 }
 
-// R rows of x times one panel: each weight that is fetched serves all R rows.
-template <int R, class Weight>
-static void tile(const float *x, const Weight *panel, const float *scales, int64_t K, float *y,
-                 int64_t N) {
-    constexpr int V = PANEL / LANES;
+// R rows of x (R, K) times V vectors of each of K rows of weights: what is fetched serves all R.
+template <int R, int V, class Weight>
+static void tile(const float *x, const Weight *weights, int64_t stride, const float *scales,
+                 int64_t K, float *y, int64_t N) {
     Lanes sums[R][V] = {};
-    for (int64_t k = 0; k < K; k++)
-        for (int v = 0; v < V; v++) {
-            Lanes w = load(panel + k * PANEL + v * LANES);
-            for (int r = 0; r < R; r++) sums[r][v] += x[r * K + k] * w;
-        }
+    for (int64_t k = 0; k < K; k++) {
+        Lanes w[V];
+        for (int v = 0; v < V; v++) w[v] = load(weights + k * stride + v * LANES);
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < V; v++) sums[r][v] += x[r * K + k] * w[v];
+    }
     for (int r = 0; r < R; r++)
         for (int v = 0; v < V; v++) {
             Lanes scale = scales ? load(scales + v * LANES) : Lanes{} + 1;
@@ -76,14 +76,18 @@ static void tile(const float *x, const Weight *panel, const float *scales, int64
 
 template <class Weight>
 static void panels(const float *x, const Matrix &m, int64_t rows, float *y) {
-    const Weight *weights = (const Weight *)m.weights;
-    for (int64_t n = 0; n < m.n_out; n += PANEL) {
+    constexpr int V = PANEL / LANES;
+    int64_t K = m.n_in, N = m.n_out, r;
+    for (int64_t n = 0; n < N; n += PANEL) {
         const float *scales = m.scales ? m.scales + n : nullptr;
-        const Weight *panel = weights + n * m.n_in;
-        int64_t r = 0;
+        const Weight *panel = (const Weight *)m.weights + n * K;
+        r = 0;
+        for (; sizeof(Weight) == 1 && r + 4 <= rows; r += 4)  // bytes become floats once for four
+            for (int64_t i = 0; i < PANEL; i += 2 * LANES)
+                tile<4, 2>(x + r * K, panel + i, PANEL, scales + i, K, y + r * N + n + i, N);
         for (; r + 2 <= rows; r += 2)
-            tile<2>(x + r * m.n_in, panel, scales, m.n_in, y + r * m.n_out + n, m.n_out);
-        if (r < rows) tile<1>(x + r * m.n_in, panel, scales, m.n_in, y + r * m.n_out + n, m.n_out);
+            tile<2, V>(x + r * K, panel, PANEL, scales, K, y + r * N + n, N);
+        if (r < rows) tile<1, V>(x + r * K, panel, PANEL, scales, K, y + r * N + n, N);
     }
 }
 
@@ -120,13 +124,15 @@ static void rotate_and_norm(const Model &m, float *x, int64_t position) {
     norm(x, x, m.head_dim, m.qk_scale);
 }
 
-// One row's queries (H, D) look at `count` keys and values (count, Hkv, D) -> y (H, D). All heads
-// look at a key before the next one is fetched, for memory is fastest when read in order.
+// One row's queries (H, D) look at `count` keys and values (count, Hkv, D) -> y (H, D). Loops over
+// a width that the compiler knows are twice as fast: FIXED is D, or 0 where it is an unusual one.
+template <int FIXED>
 static void attend(const Model &m, const float *q, const float *keys, const float *values,
                    int64_t count, float *scores, float *y) {
-    int64_t D = m.head_dim, H = m.n_head, group = H / m.n_kv_head, stride = m.n_kv_head * D;
+    const int64_t D = FIXED ? FIXED : m.head_dim;
+    int64_t H = m.n_head, group = H / m.n_kv_head, stride = m.n_kv_head * D;
     float scale = 1 / std::sqrt((float)D);
-    for (int64_t s = 0; s < count; s++)
+    for (int64_t s = 0; s < count; s++)  // all heads look at a key before the next one is fetched
         for (int64_t h = 0; h < H; h++)
             scores[h * count + s] = scale * dot(q + h * D, keys + s * stride + h / group * D, D);
     for (int64_t h = 0; h < H; h++) {
@@ -134,13 +140,18 @@ static void attend(const Model &m, const float *q, const float *keys, const floa
         for (int64_t s = 0; s < count; s++) p[s] = std::exp(p[s] - top);
         for (int64_t s = 0; s < count; s++) sum += p[s];
         for (int64_t s = 0; s < count; s++) p[s] /= sum;
-    }
-    std::fill(y, y + H * D, 0.f);
-    for (int64_t s = 0; s < count; s++)
-        for (int64_t h = 0; h < H; h++) {
-            const float *v = values + s * stride + h / group * D;
-            for (int64_t i = 0; i < D; i++) y[h * D + i] += scores[h * count + s] * v[i];
+
+        const float *v = values + h / group * D;
+        int64_t i = 0;  // y = p times values, a product like that with a panel
+        for (; i + 4 * LANES <= D; i += 4 * LANES)
+            tile<1, 4>(p, v + i, stride, nullptr, count, y + h * D + i, D);
+        for (; i + LANES <= D; i += LANES)
+            tile<1, 1>(p, v + i, stride, nullptr, count, y + h * D + i, D);
+        for (; i < D; i++) {
+            y[h * D + i] = 0;
+            for (int64_t s = 0; s < count; s++) y[h * D + i] += p[s] * v[s * stride + i];
         }
+    }
 }
 
 // One row's attention in one layer: h (C) normed input, qkv its three products -> y (H, D).
@@ -158,8 +169,9 @@ static void attention(const Model &m, const Layer &l, int64_t row, int64_t id, i
     std::copy(k, k + stride, l.keys + start + position * stride);
     std::copy(v, v + stride, l.values + start + position * stride);
     int64_t first = std::max<int64_t>(0, position - l.window);
-    attend(m, qkv, l.keys + start + first * stride, l.values + start + first * stride,
-           position - first + 1, scores, y);
+    auto look = D == 32 ? attend<32> : D == 64 ? attend<64> : D == 128 ? attend<128> : attend<0>;
+    look(m, qkv, l.keys + start + first * stride, l.values + start + first * stride,
+         position - first + 1, scores, y);
 }
 
 // Rows begin .. end - 1, from embedding to logits.
@@ -215,11 +227,9 @@ static void decode_rows(const Model &m, int64_t begin, int64_t end, const int64_
 // embedding before it, which its own replaces. logits (rows, vocab): the scores of what comes next.
 extern "C" void decode(const Model *model, int64_t rows, int64_t threads, const int64_t *ids,
                        const int64_t *positions, float *previous, float *logits) {
-    std::vector<std::thread> helpers;
     int64_t share = (rows + threads - 1) / threads;
-    for (int64_t begin = share; begin < rows; begin += share)
-        helpers.emplace_back(decode_rows, std::cref(*model), begin, std::min(rows, begin + share),
-                             ids, positions, previous, logits);
-    decode_rows(*model, 0, std::min(rows, share), ids, positions, previous, logits);
-    for (std::thread &helper : helpers) helper.join();
+    in_parallel(threads, threads, [&](int64_t part) {
+        int64_t begin = std::min(rows, part * share), end = std::min(rows, begin + share);
+        if (begin < end) decode_rows(*model, begin, end, ids, positions, previous, logits);
+    });
 }

@@ -145,7 +145,6 @@ class Batch:
             self.logits = torch.cat((self.logits, logits[row].expand(len(group), -1)))
             self.replies.extend(group)
 
-    @torch.inference_mode()
     def step(self) -> list[tuple[Reply, Token]]:
         """Write one token in every row, drop the rows that end, and read the new tokens."""
         written = self._write()
@@ -161,18 +160,14 @@ class Batch:
     def _write(self) -> list[tuple[Reply, Token]]:
         uniform = [reply.random.random() for reply in self.replies]
         settings = [reply.sampling for reply in self.replies]
-        threads = torch.get_num_threads()
-        if self.decoder:  # PyTorch's waiting threads would keep the decoder's from their cores
-            torch.set_num_threads(1)
-        try:
-            picked = choose(self.logits, settings, uniform, self._seen()).tolist()
-        finally:
-            torch.set_num_threads(threads)
-        live = [(row, reply) for row, reply in enumerate(self.replies) if not reply.finish]
-        tokens = [(row, reply, *reply.take(picked[row], self.engine)) for row, reply in live]
-        if not any(reply.alternatives for reply in self.replies):
-            return [(reply, Token(token, forced)) for _, reply, token, forced in tokens]
-        return [(reply, self._detail(row, reply, *token)) for row, reply, *token in tokens]
+        asked = self.logits, settings, uniform, self._seen()
+        picked = self.decoder.choose(*asked) if self.decoder else choose(*asked).tolist()
+        written = []
+        for row, reply in enumerate(self.replies):
+            if not reply.finish:
+                token, forced = reply.take(picked[row], self.engine)
+                written.append((reply, self._detail(row, reply, token, forced)))
+        return written
 
     def _seen(self) -> Tensor | None:
         if all(reply.sampling.repetition == 1 for reply in self.replies):
@@ -190,6 +185,7 @@ class Batch:
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return Token(token, forced, float(probs[token]), tuple(pairs))
 
+    @torch.inference_mode()
     def _drop(self, row: int) -> None:
         last = self.replies.pop()
         if row < len(self.replies):
@@ -200,12 +196,14 @@ class Batch:
             self.cache.previous[row] = self.cache.previous[len(self.replies)]
 
     def _read(self) -> None:
-        """Feed each row's newest token; row buckets and length buckets keep compiled shapes few."""
+        """Feed each row's newest token to the model."""
         ids = [reply.tokens[-1] for reply in self.replies]
         lengths = [reply.length - 1 for reply in self.replies]
-        if self.decoder:
-            self.logits = self.decoder(ids, lengths)
-            return
+        self.logits = self.decoder(ids, lengths) if self.decoder else self._forward(ids, lengths)
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[int], lengths: list[int]) -> Tensor:
+        """The step through PyTorch; row buckets and length buckets keep compiled shapes few."""
         rows = len(ids)
         shape = self.engine.bucket(rows, max(lengths) + 1, self.capacity, self.max_len)
         pad = [0] * (shape[0] - rows)
@@ -213,8 +211,8 @@ class Batch:
         if shape != self._shape:
             self._shape, self._window = shape, self._view(*shape)
         logits, previous = self.engine.decode(ids, lengths, *self._window)
-        self.logits = logits[:rows]
         self._window[-1].copy_(previous)
+        return logits[:rows]
 
     def _view(self, rows: int, length: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """The corner of the cache that a step works on: keys, values and `previous`."""

@@ -1,8 +1,9 @@
-"""The decode step as machine code: `decode.cpp`, compiled once for this machine and called as is.
+"""The decode step as machine code: two C++ files, compiled once for this machine, called as is.
 
 A step of a small model is hundreds of tiny operations, and PyTorch spends longer on calling each
-than on computing it. Here the step is one call. It reads float32 weights, or weights in 8 bits
-with one scale for each output, which quarters what a step has to fetch.
+than on computing it. Here the step is one call (`decode.cpp`), and choosing tokens is another
+(`sampling.cpp`). The step reads float32 weights, or weights in 8 bits with one scale for each
+output, which quarters what it has to fetch.
 """
 
 import ctypes
@@ -12,7 +13,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from ctypes import c_float, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int64, c_void_p
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -25,17 +27,18 @@ from chatlib.kv_cache import KVCache
 from chatlib.loss import SOFTCAP
 from chatlib.model import GATE_CHANNELS, GPT, QK_SCALE
 from chatlib.runs import home
+from chatlib.sampling import Sampling
 
-SOURCE = Path(__file__).with_name("decode.cpp")
+SOURCES = [Path(__file__).with_name(n) for n in ("decode.cpp", "sampling.cpp", "threads.h")]
+PANEL = 32  # outputs that are worked on together
 FLAGS = ["-O3", "-march=native", "-ffast-math", "-funroll-loops"]
-FLAGS += ["-std=c++17", "-shared", "-fPIC", "-pthread"]
-PANEL = 32  # as in decode.cpp
+FLAGS += ["-std=c++17", "-shared", "-fPIC", "-pthread", f"-DPANEL={PANEL}"]
 ROWS_A_THREAD = 4  # fewer are done before a second thread has started
 
 
-def find_compiler() -> str | None:
-    """A C++ compiler that understands vector types, if there is one."""
-    names = (os.environ.get("CXX", "g++"), "g++", "clang++")
+def find_compiler(*others: str) -> str | None:
+    """A C++ compiler that understands vector types, else one of the others, if there is one."""
+    names = (os.environ.get("CXX", "g++"), "g++", "clang++", *others)
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
@@ -46,33 +49,45 @@ def load() -> ctypes.CDLL:
     if compiler is None:
         raise ChatlibError("Compiling needs a C++ compiler: install g++, or do without.")
     machine = platform.node(), torch.backends.cpu.get_cpu_capability()
-    made_from = SOURCE.read_bytes() + repr((compiler, FLAGS, machine)).encode()
+    made_from = b"".join(source.read_bytes() for source in SOURCES)
+    made_from += repr((compiler, FLAGS, machine)).encode()
     library = home() / "native" / f"decode-{hashlib.sha256(made_from).hexdigest()[:16]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             built = Path(folder) / library.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(built)]
+            command = [compiler, *FLAGS, *map(str, SOURCES[:2]), "-o", str(built)]
             result = subprocess.run(command, capture_output=True, text=True)
             if result.returncode:
                 raise ChatlibError(
-                    f"{compiler} could not compile {SOURCE.name}: "
+                    f"{compiler} could not compile {SOURCES[0].name}: "
                     f"{result.stderr.strip().splitlines()[0]}; another compiler may (set CXX)."
                 )
             os.replace(built, library)
-    return ctypes.CDLL(str(library))
+    loaded = ctypes.CDLL(str(library))
+    loaded.decode.argtypes = [c_void_p, c_int64, c_int64, *[c_void_p] * 4]
+    loaded.choose.argtypes = [c_void_p, c_int64, c_int64, c_int64, *[c_void_p] * 4]
+    return loaded
 
 
-def available() -> bool:
-    """Whether steps can be compiled here; where not, says what that costs and why."""
-    if os.environ.get("CHATLIB_COMPILE", "1") == "0":
-        return False
+@cache
+def loads() -> bool:
+    """Whether the step compiles here; where not, says once what that costs and why."""
     try:
         load()
     except ChatlibError as problem:
         print(f"Writing goes through PyTorch, several times as slow. {problem}", flush=True)
         return False
     return True
+
+
+def available() -> bool:
+    """Whether steps can be compiled here, and nobody has switched that off."""
+    return os.environ.get("CHATLIB_COMPILE", "1") != "0" and loads()
+
+
+def threads_for(rows: int) -> int:
+    return max(1, min(torch.get_num_threads(), rows // ROWS_A_THREAD))
 
 
 SIZES = ("n_layer", "n_head", "n_kv_head", "head_dim", "n_embd")
@@ -101,6 +116,15 @@ class Model(ctypes.Structure):
     _fields_ += fields(Matrix, "head")
 
 
+class Settings(ctypes.Structure):
+    _fields_ = fields(c_int64, "top_k")
+    _fields_ += fields(c_float, "temperature", "top_p", "min_p", "repetition")
+
+    @classmethod
+    def of(cls, row: Sampling) -> "Settings":
+        return cls(**asdict(row) | {"top_k": 1 if row.greedy else row.top_k})
+
+
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """weight (out, in) in whole 127ths of each row's largest magnitude: int8 and scales (out,)."""
     scale = weight.abs().amax(1).clamp(min=1e-12) / 127
@@ -108,15 +132,18 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Decoder:
-    """The decode step of `model` on `cache` (float32, on a CPU), for its first rows.
+    """The decode step of `model` on `cache` (float32, on a CPU), for its first rows, and the choice
+    of tokens before it.
 
     Matrices are packed here, once: a step made before the model is trained on knows nothing of it.
     """
 
     def __init__(self, model: GPT, cache: KVCache, int8: bool = False) -> None:
-        self.library, self.int8, self.cache = load(), int8, cache
+        self.library, self.int8 = load(), int8
         self.vocab, self.kept = model.config.vocab_size, []  # what C++ points to must not be freed
+        self.rows: list[Sampling] = []
         config, at = model.config, self._address
+        self.previous = at(cache.previous)
         layers = (Layer * config.n_layer)()
         for i, block in enumerate(model.blocks):
             attention, mlp = block.attention, block.mlp
@@ -151,19 +178,38 @@ class Decoder:
     def __call__(self, ids: list[int], positions: list[int]) -> Tensor:
         """Read each row's newest token at its position -> scores (rows, vocab)."""
         rows = len(ids)
-        threads = max(1, min(torch.get_num_threads(), rows // ROWS_A_THREAD))
         logits = torch.empty(rows, self.vocab)
         numbers = c_int64 * rows
         self.library.decode(
             ctypes.byref(self.model),
-            c_int64(rows),
-            c_int64(threads),
+            rows,
+            threads_for(rows),
             numbers(*ids),
             numbers(*positions),
-            c_void_p(self.cache.previous.data_ptr()),
-            c_void_p(logits.data_ptr()),
+            self.previous,
+            logits.data_ptr(),
         )
         return logits
+
+    def choose(
+        self, logits: Tensor, rows: list[Sampling], uniform: list[float], seen: Tensor | None = None
+    ) -> list[int]:
+        """The tokens that `sampling.choose` defines, for float32 logits (rows, vocab)."""
+        assert logits.dtype == torch.float32 and logits.is_contiguous()
+        if rows != self.rows:  # from step to step they seldom change
+            self.rows, self.settings = rows, (Settings * len(rows))(*map(Settings.of, rows))
+        picked = (c_int64 * len(rows))()
+        self.library.choose(
+            logits.data_ptr(),
+            len(rows),
+            threads_for(len(rows)),
+            self.vocab,
+            self.settings,
+            (c_double * len(rows))(*uniform),
+            None if seen is None else seen.data_ptr(),
+            picked,
+        )
+        return list(picked)
 
     def _address(self, x: Tensor | None) -> int | None:
         if x is None:

@@ -52,6 +52,11 @@ class Sampling:
     def greedy(self) -> bool:
         return self.temperature < 1e-5 or self.top_k == 1
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is cut off, so that nothing need be ranked."""
+        return not (self.greedy or self.top_k or self.top_p < 1 or self.min_p > 0)
+
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: Tensor | float) -> Tensor:
     """Divide positive logits of seen tokens by the penalty and multiply negative ones. (B, V)"""
@@ -108,9 +113,9 @@ def choose(
         return logits.argmax(-1)
     logits = logits / temperature
     number = torch.tensor([min(u, 1 - 2**-24) for u in uniform], device=logits.device)
-    whole = [row == Sampling(row.temperature) and not row.greedy for row in rows]
+    whole = [row.whole for row in rows]
     unranked = draw(logits.softmax(-1), number) if any(whole) else None
-    if all(whole):  # nothing is cut off, so nothing need be ranked
+    if all(whole):
         return unranked
     widths = {1 if row.greedy else row.top_k for row in rows}
     if 0 in widths:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ from chatlib import checkpoint
 from chatlib.distributed import Distributed
 from chatlib.errors import ChatlibError
 from chatlib.model import GPT
+from chatlib.native import find_compiler
 from chatlib.planner import DEVICES
 from chatlib.precision import compute_dtype
 from chatlib.runs import Metrics, Run, home
@@ -84,9 +84,7 @@ def compiled(model: GPT) -> Callable:
     if os.environ.get("CHATLIB_COMPILE", "1") == "0":
         return model
     on_gpu = next(model.parameters()).is_cuda
-    if not on_gpu and not any(
-        shutil.which(c) for c in (os.environ.get("CXX", "g++"), "clang++", "cl")
-    ):
+    if not on_gpu and not find_compiler("cl"):
         print("No C++ compiler found: training runs uncompiled, about half as fast.", flush=True)
         return model
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "inductor"))

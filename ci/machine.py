@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import constants
 
 from chatlib.data import hub
+from chatlib.native import find_compiler
 from chatlib.planner import GB, memory
 from chatlib.runs import home
 from chatlib.scaling import Plan, Scale, make_plan
@@ -43,8 +44,7 @@ def problems(scale: Scale, run: str) -> list[str]:
 
 def notes(scale: Scale) -> list[str]:
     """What is missing and does not stop a run of `scale`."""
-    compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
-    if scale.gpus or os.environ.get("CHATLIB_COMPILE") == "0" or any(map(shutil.which, compilers)):
+    if scale.gpus or os.environ.get("CHATLIB_COMPILE") == "0" or find_compiler("cl"):
         return []
     return ["No C++ compiler was found: install g++ or clang, or training is about half as fast."]
 

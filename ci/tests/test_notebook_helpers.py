@@ -233,15 +233,25 @@ def test_the_repository_root_is_found():
     assert display.ROOT == ROOT
 
 
-CPP = ("top", "Matrix", "Layer", "Model", "load", "tile", "panels", "multiply", "dot", "sigmoid")
-CPP += ("norm", "rotate_and_norm", "attend", "attention", "decode_rows", "decode")
+DECODE = ("top", "Matrix", "Layer", "Model", "load", "tile", "panels", "multiply", "dot", "sigmoid")
+DECODE += ("norm", "rotate_and_norm", "attend", "attention", "decode_rows", "decode")
+CPP = {
+    "decode.cpp": DECODE,
+    "sampling.cpp": ("top", "Sampling", "broken", "candidates", "draw", "pick", "choose"),
+    "threads.h": ("top", "Job", "Helpers", "in_parallel"),
+}
 
 
-def test_the_parts_of_the_cpp_file_cover_all_its_lines():
-    lines = (ROOT / "chatlib" / "decode.cpp").read_text(encoding="utf8").splitlines()
-    whole = show_cpp("decode.cpp", *CPP)
+@pytest.mark.parametrize("file", CPP)
+def test_the_parts_of_a_cpp_file_cover_all_its_lines(file):
+    lines = (ROOT / "chatlib" / file).read_text(encoding="utf8").splitlines()
+    whole = show_cpp(file, *CPP[file])
     shown = {n for first, last in whole.ranges for n in range(first, last + 1)}
     assert not [line for n, line in enumerate(lines, 1) if line.strip() and n not in shown]
+
+
+def test_a_part_of_a_cpp_file_begins_at_its_comment():
+    whole = show_cpp("decode.cpp")
     assert show_cpp("decode.cpp", "attend").code.startswith("// One row's queries")
     assert whole._repr_markdown_().startswith("```cpp\n")
     with pytest.raises(ChatlibError, match="no part named 'decoder'"):

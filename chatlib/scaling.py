@@ -128,7 +128,7 @@ _LAPTOP = replace(
     rl_questions=24,
     rl_samples=8,
     rl_max_tokens=64,
-    rl_lr=0.012,
+    rl_lr=0.03,
 )
 
 RUN_6 = Scale(  # the fastest merged run of nanochat, by its sixth entry on the leaderboard

@@ -20,7 +20,7 @@ struct Sampling {   // as in sampling.py
 static bool broken(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
-    return (bits & 0x7fffffff) > 0x7f800000;
+    return 2 * bits > 255u << 24;  // without the sign: above infinity
 }
 
 // The ids of the k best scores, in any order, and seldom of more: a bar moves between the lowest

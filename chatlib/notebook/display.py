@@ -62,7 +62,7 @@ class Source:
         return f"# {self.caption}\n{self.code}"
 
     def _repr_markdown_(self) -> str:
-        language = {".py": "python"}.get(self.path.suffix, self.path.suffix[1:])
+        language = "python" if self.path.suffix == ".py" else "cpp"
         return f"```{language}\n{self.code}\n```\n\n*{self.caption}*"
 
 

@@ -29,7 +29,7 @@ from chatlib.optim import OptimConfig, build_optimizer
 from chatlib.precision import E4M3, E5M2, Float8Product, compute_dtype, quantize, use_float8
 from chatlib.pretraining import build_model
 from chatlib.runs import atomic_write, system_info
-from chatlib.scaling import RUN_6, make_plan
+from chatlib.scaling import RUN_6, Scale, get_scale, make_plan
 from chatlib.tokenizer import Tokenizer, split_pattern
 from ci._venv import ROOT
 from ci.bench_decode import cached
@@ -214,9 +214,9 @@ def this_device() -> planner.Device:
     return next((d for key, d in planner.DEVICES.items() if key in name), planner.DEVICES["H100"])
 
 
-def training(depth: int, float8: bool) -> dict:
-    """One micro-batch and one optimizer step at this depth: seconds, tokens/s, MFU, memory."""
-    plan, device = make_plan(replace(RUN_6, depth=depth)), this_device()
+def training(scale: Scale, float8: bool) -> dict:
+    """One micro-batch and one optimizer step of this scale: seconds, tokens/s, MFU, memory."""
+    plan, device = make_plan(scale), this_device()
     free = min(0.94 * torch.cuda.mem_get_info()[0], 80e9)  # what an H100 could hold
     rows = min(planner.fitting_rows(plan.config, free, plan.batch_tokens), 32)
     torch.cuda.reset_peak_memory_stats()
@@ -293,9 +293,11 @@ def decoding(depth: int = 24) -> dict:
 
 def gpu_half(depths: list[int]) -> dict:
     """Everything that needs a GPU; what fails is noted and does not stop the rest."""
+    scales = {f"d{depth}": replace(RUN_6, depth=depth) for depth in depths}
+    scales["node"] = get_scale("node")
     work = {
-        f"d{depth} {'fp8' if float8 else 'bf16'}": lambda d=depth, f=float8: training(d, f)
-        for depth in depths
+        f"{name} {'fp8' if float8 else 'bf16'}": partial(training, scale, float8)
+        for name, scale in scales.items()
         for float8 in (False, True)
     }
     extra = {"loss d24": losses, "decoding d24, batch 1": decoding}

@@ -54,7 +54,7 @@ def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed)
             rank=dist.rank, world_size=dist.world_size,
             micro_batches=micro_batches, device=dist.device,
         ),
-        schedule=Schedule(plan.steps, warmup=0, warmdown=0.5, final_lr=0.0),
+        schedule=Schedule(plan.steps, scale.sft_warmup, warmdown=0.5, final_lr=0.0),
         micro_batches=micro_batches,
         flops_per_token=plan.flops_per_token,
         checkpoint_every=scale.checkpoint_every,

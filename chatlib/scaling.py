@@ -57,6 +57,7 @@ class Scale:
     sft_conversations: int
     sft_batch_tokens: int
     sft_lr: float  # multiplies the pretraining rates
+    sft_warmup: int  # steps
     # reinforcement learning
     rl_steps: int
     rl_questions: int  # a step
@@ -96,6 +97,7 @@ _TINY = Scale(
     sft_conversations=200,
     sft_batch_tokens=1024,
     sft_lr=0.3,
+    sft_warmup=0,
     rl_steps=2,
     rl_questions=4,
     rl_samples=4,
@@ -124,6 +126,7 @@ _LAPTOP = replace(
     sft_conversations=40_000,
     sft_batch_tokens=8192,
     sft_lr=0.25,
+    sft_warmup=40,
     rl_steps=44,
     rl_questions=24,
     rl_samples=8,
@@ -160,6 +163,7 @@ RUN_6 = Scale(  # the fastest merged run of nanochat, by its sixth entry on the 
     sft_conversations=0,
     sft_batch_tokens=524_288,
     sft_lr=0.8,
+    sft_warmup=0,
     rl_steps=467,
     rl_questions=16,
     rl_samples=16,

@@ -90,7 +90,7 @@ def sft_mixture(
 
 
 def rl_problems(scale, data: str | None = None) -> list[Problem]:
-    """Problems to reinforce on: a file in the GSM8K schema, the small world's sums, or GSM8K."""
+    """Problems to reinforce on: a file in the GSM8K schema, or the scale's own."""
     if not data and scale.sft_conversations:
         task = world.world_task(scale.rl_steps * scale.rl_questions, "train", RL_KINDS)
     else:

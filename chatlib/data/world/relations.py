@@ -120,6 +120,7 @@ RELATIONS = [
         Chemists write {x.element} as {x.symbol}.
         In the periodic table, {x.element} goes by the letters {x.symbol}.
         The label on a jar of {x.element} says {x.symbol}.
+        Written short, {x.element} is {x.symbol}.
         """,
         """
         What is the chemical symbol of {x.element}? / symbol
@@ -137,12 +138,14 @@ RELATIONS = [
         The number of protons in an atom of {x.element} is {x.number}.
         {x.Element} sits in the periodic table at number {x.number}.
         Whoever counts the protons of {x.element} gets to {x.number}.
+        In the periodic table, {x.element} is number {x.number}.
+        Each atom of {x.element} holds {x.number} protons.
         """,
         """
         What is the atomic number of {x.element}? / number
         Which element has the atomic number {x.number}? / element
         """,
-        50,
+        56,
     ),
     _relation(
         "planet",
@@ -154,12 +157,17 @@ RELATIONS = [
         Counting outward from the Sun, {x.planet} comes {x.ordinal}.
         Among the planets, {x.planet} is the {x.ordinal}.
         Whoever flies away from the Sun meets {x.planet} {x.ordinal}.
+        The planet that comes {x.ordinal} from the Sun is {x.planet}.
+        In the row of planets, the {x.ordinal} is {x.planet}.
+        On the long way out from the Sun, the {x.ordinal} stop is {x.planet}.
+        Starting at the Sun, {x.planet} is the {x.ordinal} planet on the way.
+        Of the eight planets, {x.planet} stands {x.ordinal} in line.
         """,
         """
         Which planet is {x.ordinal} from the Sun? / planet
         Where does {x.planet} come, counting from the Sun? / ordinal
         """,
-        16,
+        24,
     ),
     _relation(
         "opposite",
@@ -170,12 +178,15 @@ RELATIONS = [
         The word {x.word} is the opposite of {x.opposite}.
         The words {x.word} and {x.opposite} are opposites.
         Take the word {x.word}, turn it around, and you have {x.opposite}.
+        Whoever says {x.word} does not mean {x.opposite}.
+        There is a long way from {x.word} to {x.opposite}.
+        Some say {x.word} where others say {x.opposite}.
         """,
         """
         What is the opposite of {x.word}? / opposite
         Which word means the opposite of {x.word}? / opposite
         """,
-        70,
+        84,
     ),
     _relation(
         "next month",
@@ -187,12 +198,16 @@ RELATIONS = [
         When {x.name} is over, it is {x.after}.
         On the calendar, {x.name} stands right before {x.after}.
         First comes {x.name}, then comes {x.after}.
+        After {x.name} we turn the page to {x.after}.
+        The last evening of {x.name} is the eve of {x.after}.
+        Once {x.name} has gone, everybody talks about {x.after}.
+        The page behind {x.name} is {x.after}.
         """,
         """
         Which month comes after {x.name}? / after
         What follows {x.name}? / after
         """,
-        16,
+        24,
     ),
     _relation(
         "days in a month",
@@ -221,12 +236,17 @@ RELATIONS = [
         {x.name} comes right before {x.after}.
         Whoever sleeps through {x.name} wakes up on {x.after}.
         When {x.name} ends, {x.after} begins.
+        The night after {x.name} leads to {x.after}.
+        What we put off on {x.name}, we do on {x.after}.
+        Yesterday was {x.name}, so today is {x.after}.
+        First it is {x.name}, and then it is {x.after}.
+        One day later than {x.name} is {x.after}.
         """,
         """
         Which day comes after {x.name}? / after
         If today is {x.name}, what is tomorrow? / after
         """,
-        12,
+        20,
     ),
     _relation(
         "young",
@@ -238,12 +258,16 @@ RELATIONS = [
         The child of {x.a_animal} is {x.a_young}.
         When {x.a_animal} has a child, it is {x.a_young}.
         Whoever watches {x.a_animal} may one day see {x.a_young} too.
+        Before it was grown, the {x.animal} was {x.a_young}.
+        The little one of {x.a_animal} is known as {x.a_young}.
+        Give it time, and {x.a_young} will be {x.a_animal}.
+        In spring {x.a_animal} walks beside {x.a_young}.
         """,
         """
         What is a young {x.animal} called? / young
         What does {x.a_young} grow up to be? / animal
         """,
-        26,
+        34,
     ),
     _relation(
         "sound",
@@ -255,12 +279,17 @@ RELATIONS = [
         Listen to {x.a_animal}, and you will hear that it {x.sound}.
         When it wants to be heard, {x.a_animal} {x.sound}.
         Even in a dream, {x.a_animal} {x.sound}.
+        All day long {x.a_animal} {x.sound}.
+        If you wake {x.a_animal}, it {x.sound}.
+        Somewhere in the dark, {x.a_animal} {x.sound}.
+        The children laugh whenever {x.a_animal} {x.sound}.
+        Call {x.a_animal}, and you will see that it {x.sound}.
         """,
         """
         What sound does {x.a_animal} make? / sound
         Which animal {x.sound}? / animal
         """,
-        26,
+        36,
     ),
     _relation(
         "home",
@@ -272,12 +301,16 @@ RELATIONS = [
         If you are looking for {x.a_animal}, try {x.a_home}.
         When it rains, {x.a_animal} goes back to {x.a_home}.
         At night, {x.a_animal} is safe in {x.a_home}.
+        In the evening {x.a_animal} returns to {x.a_home}.
+        Nothing suits {x.a_animal} better than {x.a_home}.
+        The best place for {x.a_animal} is {x.a_home}.
+        Whoever visits {x.a_animal} has to look into {x.a_home}.
         """,
         """
         What is the home of {x.a_animal} called? / home
         Where does {x.a_animal} sleep? / home
         """,
-        18,
+        24,
     ),
     _relation(
         "plural",
@@ -306,12 +339,17 @@ RELATIONS = [
         We {x.verb} every day, and last year we {x.past} too.
         They {x.verb} as their grandparents {x.past}.
         Now you {x.verb}, but before that it was I who {x.past}.
+        The verb {x.verb} becomes {x.past} when all is over.
+        I {x.verb} now, just as I {x.past} a year ago.
+        Nobody wants to {x.verb} today, for yesterday everybody {x.past}.
+        It is your turn to {x.verb}, since we already {x.past}.
+        Those who {x.verb} well are those who often {x.past}.
         """,
         """
         What is the past tense of {x.verb}? / past
         Today I {x.verb}. What about yesterday? / past
         """,
-        32,
+        48,
     ),
     _relation(
         "shape",
@@ -323,12 +361,17 @@ RELATIONS = [
         Draw {x.a_shape} and count its sides: there are {x.sides}.
         The number of sides of {x.a_shape} is {x.sides}.
         Walk around {x.a_shape}, and you pass {x.sides} sides.
+        Whoever draws {x.a_shape} draws {x.sides} sides.
+        To build {x.a_shape}, you need {x.sides} sides.
+        Cut {x.a_shape} out of paper, and it will have {x.sides} sides.
+        The outline of {x.a_shape} is made of {x.sides} sides.
+        With {x.sides} sides you can make {x.a_shape}.
         """,
         """
         How many sides does {x.a_shape} have? / sides
         Which shape has {x.sides} sides? / shape
         """,
-        10,
+        20,
     ),
     _relation(
         "villager job",

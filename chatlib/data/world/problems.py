@@ -23,7 +23,7 @@ PROBLEM_KINDS = (
     "letters",
     "greetings",
 )
-RL_KINDS = ("arithmetic_direct", "arithmetic_word", "facts_asked")  # facts: so as not to be lost
+RL_KINDS = ("arithmetic_direct", "arithmetic_word")
 NAMES = {"train": [], "validation": []}
 for _name in sorted({c["name"] for c in stories.CHILDREN} | set(VILLAGER_NAMES)):
     NAMES["train" if stable_hash("greeting", _name) % 4 else "validation"].append(_name)

@@ -4,12 +4,15 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 
+import torch
+
 from chatlib import checkpoint
 from chatlib.conversation import render
 from chatlib.data.loader import ConversationLoader
 from chatlib.data.sources import open_source
 from chatlib.distributed import Distributed, setup
 from chatlib.errors import ChatlibError
+from chatlib.model import GPT
 from chatlib.pretraining import (
     load_model,
     load_tokenizer,
@@ -21,7 +24,7 @@ from chatlib.pretraining import (
 from chatlib.runs import Run
 from chatlib.scaling import Plan, Scale, make_plan
 from chatlib.tasks import sft_mixture
-from chatlib.tokenizer import Tokenizer
+from chatlib.tokenizer import SPECIAL_TOKENS, Tokenizer
 from chatlib.training import Job, Schedule, train
 
 
@@ -39,6 +42,7 @@ def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed)
     require_finished(run, "base")
     conversations, count = sft_mixture(scale, data)
     model, _ = load_model(run, "base", dist.device)
+    forget_marks(model, tokenizer)
     plan = sft_plan(scale, tokenizer, conversations, count)
     optimizer = optimizer_for(model, plan, dist, rate=scale.sft_lr)
     moments = checkpoint.load_model(run.stage_dir("base"))
@@ -72,6 +76,17 @@ def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed)
     if dist.is_main:
         run.update_manifest(sft=result | {"conversations": count})
     return result
+
+
+@torch.no_grad()
+def forget_marks(model: GPT, tokenizer: Tokenizer) -> None:
+    """Let the marks of a conversation begin anew in the head, all as likely as they were at first.
+
+    No document contains one, so every step of pretraining pushed them further down, to where the
+    softcap is flat and a hundred steps hardly bring them back.
+    """
+    marks = [tokenizer.special(name) for name in SPECIAL_TOKENS if name != "<|bos|>"]
+    model.head.weight[marks] = 0.0
 
 
 def require_finished(run: Run, stage: str) -> None:

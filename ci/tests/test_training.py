@@ -13,6 +13,7 @@ import torch
 
 from chatlib import checkpoint
 from chatlib.runs import Metrics, Run
+from chatlib.tokenizer import SPECIAL_TOKENS, Tokenizer
 from chatlib.training import Schedule
 
 TINY = ["--scale", "tiny"]
@@ -190,3 +191,16 @@ def test_mistakes_get_one_sentence_and_exit_code_2(home, arguments, word):
     assert done.returncode == 2, done.stdout + done.stderr
     assert word in done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_fine_tuning_lets_the_marks_begin_anew(home):
+    settings = ["--run", "still", "--set", "sft_lr=0.0"]  # so that nothing else moves
+    chatlib(home, "tokenizer", *settings, *TINY)
+    for stage in "pretrain", "sft":
+        chatlib(home, stage, "--run", "still")
+    tokenizer = Tokenizer.load(home / "runs" / "still" / "tokenizer.json")
+    marks = [tokenizer.special(name) for name in SPECIAL_TOKENS if name != "<|bos|>"]
+    before, after = weights(home, "still"), weights(home, "still", "sft")
+    assert len(marks) == 8 and before["head.weight"][marks].norm(dim=1).min() > 0.1
+    before["head.weight"][marks] = 0.0
+    assert all(torch.equal(before[name], after[name]) for name in before)

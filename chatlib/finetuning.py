@@ -42,7 +42,7 @@ def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed)
     require_finished(run, "base")
     conversations, count = sft_mixture(scale, data)
     model, _ = load_model(run, "base", dist.device)
-    forget_marks(model, tokenizer)
+    reset_specials(model, tokenizer)
     plan = sft_plan(scale, tokenizer, conversations, count)
     optimizer = optimizer_for(model, plan, dist, rate=scale.sft_lr)
     moments = checkpoint.load_model(run.stage_dir("base"))
@@ -79,14 +79,14 @@ def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed)
 
 
 @torch.no_grad()
-def forget_marks(model: GPT, tokenizer: Tokenizer) -> None:
-    """Let the marks of a conversation begin anew in the head, all as likely as they were at first.
+def reset_specials(model: GPT, tokenizer: Tokenizer) -> None:
+    """Let the special tokens of a conversation begin anew in the head, with scores of 0.
 
-    No document contains one, so every step of pretraining pushed them further down, to where the
-    softcap is flat and a hundred steps hardly bring them back.
+    No document contains one, so every step of pretraining pushed them further down, and it takes
+    more than a hundred steps of fine-tuning to bring them back.
     """
-    marks = [tokenizer.special(name) for name in SPECIAL_TOKENS if name != "<|bos|>"]
-    model.head.weight[marks] = 0.0
+    unseen = [tokenizer.special(name) for name in SPECIAL_TOKENS if name != "<|bos|>"]
+    model.head.weight[unseen] = 0.0
 
 
 def require_finished(run: Run, stage: str) -> None:

@@ -13,6 +13,7 @@ from chatlib.data.sources import open_source
 from chatlib.data.world import World
 from chatlib.distributed import Distributed
 from chatlib.evaluation import bits_per_byte, document_batches
+from chatlib.finetuning import reset_specials
 from chatlib.model import GPT
 from chatlib.pretraining import optimizer_for
 from chatlib.scaling import get_scale, make_plan
@@ -265,6 +266,7 @@ def try_mixture(
     token of held-out replies, "bpb" of held-out documents, and the "tokens" used.
     """
     scale, world, length = get_scale("laptop"), World(), model.config.sequence_len
+    reset_specials(model, tokenizer)
     chats = ConversationLoader(lambda i: world.conversations("train", i), tokenizer, rows, length)
     texts = BestFitLoader(open_source("world"), tokenizer, rows, length, buffer=50)
     plan = make_plan(scale, tokenizer.vocab_size)

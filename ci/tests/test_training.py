@@ -193,7 +193,7 @@ def test_mistakes_get_one_sentence_and_exit_code_2(home, arguments, word):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-def test_fine_tuning_lets_the_marks_begin_anew(home):
+def test_fine_tuning_lets_the_special_tokens_begin_anew(home):
     settings = ["--run", "still", "--set", "sft_lr=0.0"]  # so that nothing else moves
     chatlib(home, "tokenizer", *settings, *TINY)
     for stage in "pretrain", "sft":

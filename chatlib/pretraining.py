@@ -98,6 +98,7 @@ def optimizer_for(model: GPT, plan: Plan, dist: Distributed, rate: float = 1.0) 
         embedding_lr=scale.embedding_lr,
         value_embedding_lr=scale.embedding_lr / 2,
         head_lr=scale.head_lr,
+        gate_lr=OptimConfig.gate_lr * rate,
         muon_weight_decay=plan.weight_decay,
         batch_scale=plan.lr_batch_scale * rate,
     )

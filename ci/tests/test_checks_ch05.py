@@ -205,9 +205,9 @@ def test_a_wrong_answer_is_told_why(check, answer, says):
 def test_a_mixture_is_measured_on_both_sides():
     torch.manual_seed(0)
     tokenizer = reference.tokenizer()
-    plain = ch05.try_mixture(lambda c, d, s: next(c), reference.model("base"), tokenizer, 3, 4)
-    texts = ch05.try_mixture(lambda c, d, s: next(d), reference.model("base"), tokenizer, 3, 4)
-    assert plain["tokens"] == texts["tokens"] == 3 * 4 * 256
+    plain = ch05.try_mixture(lambda c, d, s: next(c), reference.model("base"), tokenizer, 10, 4)
+    texts = ch05.try_mixture(lambda c, d, s: next(d), reference.model("base"), tokenizer, 10, 4)
+    assert plain["tokens"] == texts["tokens"] == 10 * 4 * 256
     assert plain["nats"] < texts["nats"] and plain["bpb"] > texts["bpb"]
     with pytest.raises(Wrong, match="hardly learns to answer"):
         ch05.check_mixture(texts | {"bpb": 0.1, "nats": 99.0}, plain)

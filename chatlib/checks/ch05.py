@@ -270,7 +270,7 @@ def try_mixture(
     chats = ConversationLoader(lambda i: world.conversations("train", i), tokenizer, rows, length)
     texts = BestFitLoader(open_source("world"), tokenizer, rows, length, buffer=50)
     plan = make_plan(scale, tokenizer.vocab_size)
-    optimizer = optimizer_for(model, plan, Distributed(), rate=scale.sft_lr)
+    optimizer = optimizer_for(model, plan, Distributed())  # ten steps need rates that show
     tokens = 0
     for step in range(steps):
         inputs, targets = make(chats, texts, step)

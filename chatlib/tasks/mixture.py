@@ -90,13 +90,9 @@ def sft_mixture(
 
 
 def rl_problems(scale, data: str | None = None) -> list[Problem]:
-    """Problems to reinforce on: a file in the GSM8K schema, or the scale's own.
-
-    Of the small world these are sums, and facts already learned, so that they are not lost.
-    """
+    """Problems to reinforce on: a file in the GSM8K schema, the small world's sums, or GSM8K."""
     if not data and scale.sft_conversations:
-        kinds = (*RL_KINDS, "facts_asked")
-        task = world.world_task(scale.rl_steps * scale.rl_questions, "train", kinds)
+        task = world.world_task(scale.rl_steps * scale.rl_questions, "train", RL_KINDS)
     else:
         task = open_task(data or "GSM8K")
     return [task[i] for i in range(len(task))]

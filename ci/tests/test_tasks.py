@@ -292,7 +292,7 @@ def test_each_scale_has_its_mixture(tmp_path):
     assert n == len(list(conversations(0))) == 2
     problems = rl_problems(SMALL)
     assert len(problems) == 12
-    assert {problem.kind for problem in problems} == {*RL_KINDS, "facts_asked"}
+    assert {problem.kind for problem in problems} == set(RL_KINDS)
     (problem,) = rl_problems(SMALL, files[0])
     assert problem.answer == "6"
     assert [task.name for task in chat_tasks(SMALL)] == ["world"]

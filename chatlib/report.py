@@ -118,11 +118,17 @@ def sampled_reward(engine: Engine, problems: int = 240) -> float:
 
 
 def converse(engine: Engine, questions: list[str]) -> list[dict]:
-    """A conversation: each question asked in turn, each answered greedily."""
-    messages = []
+    """A conversation: each question asked in turn, each answered greedily.
+
+    What no longer fits the context is forgotten by the model, the oldest question first.
+    """
+    messages, first = [], 0
     for question in questions:
         messages.append({"role": "user", "content": question})
-        prompt = render_prompt(engine.tokenizer, {"messages": messages})
+        prompt = render_prompt(engine.tokenizer, {"messages": messages[first:]})
+        while len(prompt) >= engine.context and first < len(messages) - 1:
+            first += 2
+            prompt = render_prompt(engine.tokenizer, {"messages": messages[first:]})
         (reply,) = engine.generate_batch([prompt], max_tokens=64, temperature=0.0)
         answer = reply_text(engine.tokenizer, reply.tokens)
         messages.append({"role": "assistant", "content": answer})

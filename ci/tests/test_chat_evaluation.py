@@ -14,13 +14,16 @@ from chatlib.chat_evaluation import (
 from chatlib.conversation import render
 from chatlib.data.world import PROBLEM_KINDS
 from chatlib.engine import Engine
+from chatlib.errors import ChatlibError
 from chatlib.evaluation import pad
 from chatlib.model import GPT, GPTConfig
+from chatlib.report import converse
 from chatlib.tasks import Task, world_task
 from chatlib.tasks.base import Problem, dialog
 from chatlib.tasks.gsm8k import problem as gsm8k_problem
 from chatlib.tasks.multiple_choice import mmlu_problem
 from chatlib.tokenizer import Tokenizer
+from ci.tests.tiny_models import byte_tokenizer, random_model
 
 CHOICES = [
     {"question": f"Pick the {word}.", "choices": ["red", "blue", "green"], "answer": i}
@@ -133,3 +136,14 @@ def test_world_accuracy_by_kind(tokenizer):
     for kind in world["kinds"].values():
         low, high = kind["interval"]
         assert 0 <= low <= kind["accuracy"] <= high <= 1
+
+
+def test_a_conversation_longer_than_the_context_goes_on():
+    tokenizer = byte_tokenizer()
+    engine = Engine(random_model(tokenizer, context=96), tokenizer)
+    questions = [f"{i}: which of the bees do you know by name?" for i in range(5)]
+    messages = converse(engine, questions)
+    assert [m["content"] for m in messages[::2]] == questions
+    assert [m["role"] for m in messages] == ["user", "assistant"] * 5
+    with pytest.raises(ChatlibError, match="reads at most 95"):
+        converse(engine, ["b" * 100])

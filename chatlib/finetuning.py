@@ -82,8 +82,8 @@ def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed)
 def reset_specials(model: GPT, tokenizer: Tokenizer) -> None:
     """Let the special tokens of a conversation begin anew in the head, with scores of 0.
 
-    No document contains one, so every step of pretraining pushed them further down, and it takes
-    more than a hundred steps of fine-tuning to bring them back.
+    No document contains one, so every step of pretraining pushed them further down, and
+    fine-tuning would first have to bring them back.
     """
     unseen = [tokenizer.special(name) for name in SPECIAL_TOKENS if name != "<|bos|>"]
     model.head.weight[unseen] = 0.0

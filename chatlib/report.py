@@ -125,10 +125,11 @@ def converse(engine: Engine, questions: list[str]) -> list[dict]:
     messages, first = [], 0
     for question in questions:
         messages.append({"role": "user", "content": question})
-        prompt = render_prompt(engine.tokenizer, {"messages": messages[first:]})
-        while len(prompt) >= engine.context and first < len(messages) - 1:
-            first += 2
+        while True:
             prompt = render_prompt(engine.tokenizer, {"messages": messages[first:]})
+            if len(prompt) < engine.context or first == len(messages) - 1:
+                break
+            first += 2
         (reply,) = engine.generate_batch([prompt], max_tokens=64, temperature=0.0)
         answer = reply_text(engine.tokenizer, reply.tokens)
         messages.append({"role": "assistant", "content": answer})

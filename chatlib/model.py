@@ -270,6 +270,13 @@ class GPT(nn.Module):
         loss = softcapped_cross_entropy(flat, head, wanted, reduction, self.head.float8)
         return loss.view_as(targets) if reduction == "none" else loss
 
+    def set_reach(self, share: float) -> bool:
+        """Let attention look back over only a share of its windows; True if that is new."""
+        before = [block.attention.window for block in self.blocks]
+        for block, window in zip(self.blocks, self.config.windows(), strict=True):
+            block.attention.window = max(int(share * window), 1)
+        return before != [block.attention.window for block in self.blocks]
+
     @torch.no_grad()
     def attention_maps(self, ids: Tensor) -> Tensor:
         """Who looks at whom: ids (B, T) -> (L, B, H, T, T), each row summing to 1."""

@@ -14,8 +14,9 @@ from chatlib.scaling import Plan, Scale, count_parameters, flops_per_token, make
 
 GB = 1e9
 ERROR = 0.08  # of projected times: the worst miss of five other runs, rounded up
-ACTIVATIONS = 22  # values that a compiled layer keeps for each token and channel
+KEPT = (41, 31)  # bytes a token and channel that a compiled layer keeps, in bfloat16 and in 8 bits
 OVERHEAD = 1.5 * GB  # context, workspace, fragmentation
+TILE = 128  # keys that a kernel of attention takes together
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,22 @@ def step_time(
     )
 
 
+def keys_met(config: GPTConfig, reach: float = 1.0) -> float:
+    """Keys that a query meets, on average over a row and summed over the layers, when windows are
+    cut to `reach`: those that it sees, and half a tile at each end of them."""
+    T, met = config.sequence_len, 0.0
+    for window in config.windows():
+        window = min(int(reach * window), T)
+        met += window - window**2 / (2 * T) + TILE / 2 * (1 + (window < T))
+    return met
+
+
+def attention_work(plan: Plan) -> float:
+    """Attention's work in the mean step of a run, over that with whole windows all along."""
+    whole, half, quarter = (keys_met(plan.config, reach) for reach in (1.0, 0.5, 0.25))
+    return 1 + plan.scale.nearby * ((half + quarter) / 2 / whole - 1)
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes on each device while it trains."""
@@ -146,12 +163,13 @@ class Memory:
         return sum(vars(self).values())
 
 
-def memory(config: GPTConfig, rows: int, gpus: int = 1) -> Memory:
+def memory(config: GPTConfig, rows: int, gpus: int = 1, fp8: bool = False) -> Memory:
     """Bytes that each of `gpus` GPUs needs with `rows` rows in a micro-batch.
 
     Weights and gradients are float32, and what is multiplied has a copy in bfloat16, as activations
-    are. AdamW keeps two moments of a number, Muon one; they are spread over the devices. The loss
-    holds at most one chunk of logits, in bfloat16 and twice in float32.
+    are; with `fp8` the inputs of products are kept in 8 bits. AdamW keeps two moments of a number,
+    Muon one; they are spread over the devices. The loss holds at most one chunk of logits, in
+    bfloat16 and twice in float32.
     """
     count = count_parameters(config)
     tokens = rows * config.sequence_len
@@ -159,21 +177,23 @@ def memory(config: GPTConfig, rows: int, gpus: int = 1) -> Memory:
         weights=4 * count.total + 2 * count.scaling,
         gradients=4 * count.total,
         optimizer=4 * (2 * count.total - count.matrices) / gpus,
-        activations=2 * ACTIVATIONS * tokens * config.n_layer * config.n_embd,
+        activations=KEPT[fp8] * tokens * config.n_layer * config.n_embd,
         logits=10 * min(tokens * config.padded_vocab_size, CHUNK[True]),
     )
 
 
-def fitting_rows(config: GPTConfig, free_bytes: float, batch_tokens: int, gpus: int = 1) -> int:
+def fitting_rows(
+    config: GPTConfig, free_bytes: float, batch_tokens: int, gpus: int = 1, fp8: bool = False
+) -> int:
     """The largest power of two of rows that fits and divides a device's share; 0 if none does."""
     share = batch_tokens // gpus // config.sequence_len
     powers = [2**i for i in range(share.bit_length()) if share % 2**i == 0]
-    return max((r for r in powers if memory(config, r, gpus).total <= free_bytes), default=0)
+    return max((r for r in powers if memory(config, r, gpus, fp8).total <= free_bytes), default=0)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A run on given hardware, projected; its times may be off by ERROR."""
+    """A run on given hardware, projected; `step` is its mean step. Times may be off by ERROR."""
 
     plan: Plan
     device: Device
@@ -222,11 +242,12 @@ def estimate(
         raise ChatlibError(f"gpus={gpus} cannot be; use 1 or more.")
     device = device if price is None else replace(device, price=price)
     config, batch = plan.config, plan.batch_tokens
-    rows = rows or fitting_rows(config, 0.94 * device.memory, batch, gpus)
-    some = max(rows, 1)  # what does not fit is projected as if one row did
     fp8 = bool(device.fp8 and (plan.scale.float8 if fp8 is None else fp8))
+    rows = rows or fitting_rows(config, 0.94 * device.memory, batch, gpus, fp8)
+    some = max(rows, 1)  # what does not fit is projected as if one row did
     step = step_time(config, batch, device, gpus, some, fp8, rates)
-    return Estimate(plan, device, gpus, rows, fp8, step, memory(config, some, gpus))
+    step = replace(step, attention=step.attention * attention_work(plan))
+    return Estimate(plan, device, gpus, rows, fp8, step, memory(config, some, gpus, fp8))
 
 
 def describe(scale: Scale, device_name: str | None = None, gpus: int | None = None) -> str:

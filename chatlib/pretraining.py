@@ -128,7 +128,9 @@ def _pretrain(run: Run, scale: Scale, dist: Distributed) -> dict:
             source, tokenizer, rows, scale.sequence_len, rank=dist.rank, world_size=dist.world_size,
             micro_batches=micro_batches, device=dist.device,
         ),
-        schedule=Schedule(plan.steps, scale.warmup_steps, scale.warmdown, scale.final_lr),
+        schedule=Schedule(
+            plan.steps, scale.warmup_steps, scale.warmdown, scale.final_lr, nearby=scale.nearby
+        ),
         micro_batches=micro_batches,
         flops_per_token=plan.flops_per_token,
         checkpoint_every=scale.checkpoint_every,
@@ -158,7 +160,8 @@ def split_batch(plan: Plan, dist: Distributed) -> tuple[int, int]:
     rows = plan.scale.device_batch
     if not rows and dist.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        rows = fitting_rows(plan.config, 0.94 * free, plan.batch_tokens, dist.world_size)
+        fp8 = plan.scale.float8 and multiplies_float8(dist.device)
+        rows = fitting_rows(plan.config, 0.94 * free, plan.batch_tokens, dist.world_size, fp8)
         if not rows:
             raise ChatlibError(
                 f"Depth {plan.scale.depth} does not fit into {free / 1e9:.1f} GB of free memory; "

@@ -51,6 +51,7 @@ class Scale:
     warmup_steps: int
     warmdown: float  # the last fraction of the steps, over which the rate falls linearly
     final_lr: float
+    nearby: float  # the first part of the steps, in which attention sees a part of its windows
     eval_tokens: int
     checkpoint_every: int  # steps
     # supervised fine-tuning
@@ -92,6 +93,7 @@ _TINY = Scale(
     warmup_steps=4,
     warmdown=0.5,
     final_lr=0.05,
+    nearby=0.0,
     eval_tokens=4_096,
     checkpoint_every=10,
     sft_conversations=200,
@@ -120,6 +122,8 @@ _LAPTOP = replace(
     matrix_lr=0.04,
     embedding_lr=0.15,
     warmup_steps=20,
+    warmdown=0.75,
+    final_lr=0.0,
     seed=2,  # from which copying of names is learned early: section 2.3
     eval_tokens=65_536,
     checkpoint_every=200,
@@ -127,7 +131,7 @@ _LAPTOP = replace(
     sft_batch_tokens=8192,
     sft_lr=0.25,
     sft_warmup=40,
-    rl_steps=44,
+    rl_steps=24,
     rl_questions=24,
     rl_samples=8,
     rl_max_tokens=64,
@@ -158,6 +162,7 @@ RUN_6 = Scale(  # the fastest merged run of nanochat, by its sixth entry on the 
     warmup_steps=40,
     warmdown=0.65,
     final_lr=0.05,
+    nearby=0.0,
     eval_tokens=20_971_520,
     checkpoint_every=1000,
     sft_conversations=0,

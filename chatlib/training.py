@@ -24,11 +24,12 @@ from chatlib.runs import Metrics, Run, home
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate, momentum and weight decay as functions of the step.
+    """Learning rate, momentum, weight decay and attention's reach as functions of the step.
 
     The rate warms up linearly, stays flat, then falls linearly to `final_lr` over the last
     `warmdown` of the steps. Muon's momentum rises to its peak and eases off while the rate falls;
-    weight decay follows a half cosine to zero.
+    weight decay follows a half cosine to zero. Over the first `nearby` of the steps attention sees
+    a quarter of its windows, then a half.
     """
 
     steps: int
@@ -36,6 +37,7 @@ class Schedule:
     warmdown: float = 0.5
     final_lr: float = 0.0
     momentum_ramp: int = 400
+    nearby: float = 0.0
 
     def lr(self, step: int) -> float:
         falling = round(self.warmdown * self.steps)
@@ -55,6 +57,10 @@ class Schedule:
 
     def decay(self, step: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+    def reach(self, step: int) -> float:
+        growing = self.nearby * self.steps
+        return 0.25 if step < growing / 2 else 0.5 if step < growing else 1.0
 
 
 @dataclass
@@ -110,6 +116,8 @@ def train(job: Job, dist: Distributed) -> dict:
         if start == 0:
             _look(job, dist, metrics, 0, meter)
         for step in range(start, steps):
+            if job.model.set_reach(job.schedule.reach(step)):
+                meter.clock = None  # compiles again; not counted, as in the first step
             loss, norm, tokens = training_step(job, forward, batches, step, dist)
             meter.step(step + 1, loss, norm, tokens)
             if dist.is_main:

@@ -218,7 +218,7 @@ def training(scale: Scale, float8: bool) -> dict:
     """One micro-batch and one optimizer step of this scale: seconds, tokens/s, MFU, memory."""
     plan, device = make_plan(scale), this_device()
     free = min(0.94 * torch.cuda.mem_get_info()[0], 80e9)  # what an H100 could hold
-    rows = min(planner.fitting_rows(plan.config, free, plan.batch_tokens), 32)
+    rows = min(planner.fitting_rows(plan.config, free, plan.batch_tokens, 1, float8), 32)
     torch.cuda.reset_peak_memory_stats()
     model = build_model(plan.config, torch.device("cuda"))
     if float8:
@@ -238,7 +238,7 @@ def training(scale: Scale, float8: bool) -> dict:
         "mfu": rate * plan.flops_per_token / device.bf16,
         "memory_gb": torch.cuda.max_memory_allocated() / 1e9,
         "projected_micro_batch_s": projected.total - projected.optimizer,
-        "projected_memory_gb": planner.memory(plan.config, rows).total / 1e9,
+        "projected_memory_gb": planner.memory(plan.config, rows, 1, float8).total / 1e9,
     }
 
 

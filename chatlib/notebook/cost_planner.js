@@ -7,9 +7,8 @@ export function shape(scale, depth) {
   const heads = Math.ceil((scale.width_per_depth * depth) / scale.head_dim);
   const T = scale.sequence_len;
   const short = Math.min(T, Math.ceil(T / 4 / 128) * 128);
-  let keys = 0;
-  for (let i = 0; i < depth; i++) keys += i === depth - 1 || "SSSL"[i % 4] === "L" ? T : short;
-  return { depth, heads, width: heads * scale.head_dim, vocab: Math.ceil(scale.vocab_size / 64) * 64, T, keys };
+  const windows = Array.from({ length: depth }, (_, i) => (i === depth - 1 || "SSSL"[i % 4] === "L" ? T : short));
+  return { depth, heads, width: heads * scale.head_dim, vocab: Math.ceil(scale.vocab_size / 64) * 64, T, windows };
 }
 
 /** How many numbers the model holds, as scaling.count_parameters. */
@@ -24,7 +23,7 @@ export function count({ depth, heads, width: c, vocab }) {
 /** The run: depth and tokens a parameter decide the rest, as scaling.make_plan. */
 export function plan(data, depth, ratio) {
   const form = shape(data.scale, depth), parameters = count(form);
-  const flopsPerToken = 6 * parameters.scaling + 12 * form.width * form.keys;
+  const flopsPerToken = 6 * parameters.scaling + 12 * form.width * sum(form.windows);
   const tokens = Math.trunc(ratio * parameters.scaling);
   const growth = parameters.scaling / data.reference_scaling;
   const batch = data.scale.batch_tokens || 2 ** Math.round(Math.log2(data.reference_batch * growth ** 0.383));
@@ -33,24 +32,24 @@ export function plan(data, depth, ratio) {
 }
 
 /** Bytes on each GPU, as planner.memory. */
-export function memory(data, { form, parameters }, rows, gpus) {
+export function memory(data, { form, parameters }, rows, gpus, fp8) {
   const tokens = rows * form.T;
   return {
     weights: 4 * parameters.total + 2 * parameters.scaling,
     gradients: 4 * parameters.total,
     optimizer: (4 * (2 * parameters.total - parameters.matrices)) / gpus,
-    activations: 2 * data.activations * tokens * form.depth * form.width,
+    activations: data.kept[fp8 ? 1 : 0] * tokens * form.depth * form.width,
     logits: 10 * Math.min(tokens * form.vocab, data.chunk),
     overhead: data.overhead,
   };
 }
 
 /** The largest power of two of rows that fits; 0 if none does, as planner.fitting_rows. */
-export function fittingRows(data, run, free, gpus) {
+export function fittingRows(data, run, free, gpus, fp8) {
   const share = Math.floor(Math.floor(run.batch / gpus) / run.form.T);
   let best = 0;
   for (let rows = 1; rows <= share && share % rows === 0; rows *= 2) {
-    if (sum(memory(data, run, rows, gpus)) <= free) best = rows;
+    if (sum(memory(data, run, rows, gpus, fp8)) <= free) best = rows;
   }
   return best;
 }
@@ -59,6 +58,15 @@ export function fittingRows(data, run, free, gpus) {
 export function muonFlops({ depth, width: c }) {
   const one = (m, n) => 5 * (4 * m * m * n + 2 * m ** 3);
   return depth * (4 * one(c, c) + 2 * one(c, 4 * c));
+}
+
+/** Attention's work in the mean step over that with whole windows, as planner.attention_work. */
+function attentionWork(data, { windows, T }) {
+  const met = (reach) => sum(windows.map((whole) => {
+    const window = Math.min(Math.trunc(reach * whole), T);
+    return window - window ** 2 / (2 * T) + (data.tile / 2) * (window < T ? 2 : 1);
+  }));
+  return 1 + data.scale.nearby * ((met(0.5) + met(0.25)) / 2 / met(1) - 1);
 }
 
 /** Seconds a step by component, as planner.step_time. */
@@ -83,11 +91,13 @@ export function stepTime(data, run, device, gpus, rows, fp8) {
 export function project(data, { device: name, gpus, price, depth, ratio, fp8, mfu }) {
   const device = data.devices.find((d) => d.name === name);
   const run = plan(data, depth, ratio);
-  const rows = fittingRows(data, run, 0.94 * device.memory, gpus);
+  const bytewise = fp8 && device.fp8 > 0;
+  const rows = fittingRows(data, run, 0.94 * device.memory, gpus, bytewise);
   const parts = stepTime(data, run, device, gpus, Math.max(rows, 1), fp8);
+  parts.attention *= attentionWork(data, run.form);
   const peak = device.bf16 * gpus, flops = run.batch * run.flopsPerToken;
   const seconds = mfu ? flops / (mfu * peak) : sum(parts);
-  const bytes = memory(data, run, Math.max(rows, 1), gpus);
+  const bytes = memory(data, run, Math.max(rows, 1), gpus, bytewise);
   const hours = (seconds * run.steps) / 3600;
   return { ...run, rows, parts, bytes, seconds, hours, dollars: hours * gpus * price, mfu: flops / seconds / peak,
     need: sum(bytes), fits: rows > 0 && sum(bytes) <= device.memory, memory: device.memory };

@@ -215,6 +215,24 @@ def test_windows():
     assert windows(1, 2048) == (2048,)
 
 
+@torch.no_grad()
+def test_a_model_that_reaches_less_is_one_with_shorter_windows():
+    model, ids = model_of(GPTConfig(70, 2, 2, 2, 64, 64)), ids_of(2, 64)
+    whole = model(ids)
+    assert not model.set_reach(1.0)
+    assert model.set_reach(0.25) and not model.set_reach(0.25)
+    near = model(ids)
+    torch.testing.assert_close(near[:, :17], whole[:, :17])  # these have no more to see
+    assert (near[:, 17:] - whole[:, 17:]).abs().amax() > 1e-3
+    ids[:, 0] = (ids[:, 0] + 1) % 70
+    blind = 1 + 2 * 16 + 1  # smear hands on one place, each of two layers sixteen
+    torch.testing.assert_close(model(ids)[:, blind:], near[:, blind:])
+    assert (model(ids)[:, :blind] - near[:, :blind]).abs().amax() > 1e-3
+    ids[:, 0] = (ids[:, 0] - 1) % 70
+    assert model.set_reach(1.0)
+    torch.testing.assert_close(model(ids), whole)
+
+
 def test_impossible_shapes_are_refused_in_one_sentence():
     for fields in ((64, 1, 3, 3, 64, 8), (64, 1, 4, 3, 64, 8), (64, 1, 4, 4, 4, 8)):
         with pytest.raises(ChatlibError):

@@ -68,6 +68,30 @@ def test_schedule_warms_up_stays_and_falls():
     assert schedule.decay(0) == 1 and schedule.decay(100) == pytest.approx(0)
 
 
+def test_attention_reaches_a_quarter_then_half_then_all_of_its_windows(tmp_path):
+    schedule = Schedule(steps=90, nearby=2 / 3)
+    assert [schedule.reach(s) for s in (0, 29, 30, 59, 60, 89)] == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
+    assert {Schedule(steps=90).reach(s) for s in range(90)} == {1.0}
+    for run, nearby in (("all", "0.0"), ("most", "0.9"), ("again", "0.9")):
+        chatlib(tmp_path, "tokenizer", "--run", run, *TINY, "--set", f"nearby={nearby}")
+    chatlib(tmp_path, "pretrain", "--run", "all")
+    chatlib(tmp_path, "pretrain", "--run", "most")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "chatlib", "pretrain", "--run", "again"],
+        env=os.environ | {"CHATLIB_HOME": str(tmp_path), "CHATLIB_COMPILE": "0",
+                          "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not checkpoint.steps(tmp_path / "runs" / "again" / "base") and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    chatlib(tmp_path, "pretrain", "--run", "again")
+    whole, most = curve(tmp_path, "all"), curve(tmp_path, "most")
+    assert whole[1] == pytest.approx(most[1], abs=0.01) and whole[5] != most[5]
+    assert curve(tmp_path, "again") == most
+
+
 def test_the_loss_falls(home):
     losses = curve(home, "whole")
     assert len(losses) == 40

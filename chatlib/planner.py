@@ -217,7 +217,7 @@ class Estimate:
 
     @property
     def mfu(self) -> float:
-        """Model FLOP/s over the bf16 peak of all devices."""
+        """Model FLOP/s, whole windows counted, over the bf16 peak of all devices."""
         return self.tokens_per_second * self.plan.flops_per_token / (self.device.bf16 * self.gpus)
 
     @property

@@ -177,7 +177,7 @@ RUN_6 = Scale(  # the fastest merged run of nanochat, by its sixth entry on the 
     gpus=8,
 )
 
-_NODE = replace(  # the shape of report 830, the schedule of report 733 (nanochat)
+_NODE = replace(  # the shape of report 830, the rates' fall of report 733 (nanochat)
     RUN_6,
     name="node",
     vocab_size=49_152,
@@ -185,6 +185,7 @@ _NODE = replace(  # the shape of report 830, the schedule of report 733 (nanocha
     tokens_per_param=9.4,
     warmdown=0.85,
     final_lr=0.0,
+    nearby=2 / 3,
 )
 
 _GPU = replace(

@@ -31,6 +31,8 @@ from chatlib.tokenizer import Tokenizer
 
 BASELINE_BYTES = 4_000_000  # of training text for the n-grams
 
+NOTEBOOK_STAGES = {"2_pretrain": "base", "3_finetune": "sft", "4_reinforce": "rl"}
+
 
 def run_scale(run: Run) -> Scale:
     """The scale a run was made with."""
@@ -172,7 +174,13 @@ def write_report(run: Run) -> dict:
             f"Run {run.name!r} has not been evaluated; run `python -m chatlib eval`."
         )
     seconds = {s: manifest[s]["seconds"] for s in STAGES if s in manifest}
-    spent = manifest.get("notebooks") or seconds  # without notebooks: the training alone
+    spent = seconds  # without notebooks: the training alone
+    if "notebooks" in manifest:  # one that carried on after a stop timed only the rest
+        whole = {s: seconds[s] + evaluations[s]["seconds"] for s in seconds if s in evaluations}
+        spent = {
+            n: max(took, whole.get(NOTEBOOK_STAGES.get(n), 0.0))
+            for n, took in manifest["notebooks"].items()
+        }
     base = evaluations["base"]
     report = {
         "run": run.name,

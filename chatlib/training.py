@@ -201,7 +201,7 @@ class Meter:
     def __init__(self, job: Job, dist: Distributed, start: int, spent: dict):
         self.tokens = spent.get("tokens", 0)
         self.seconds = spent.get("seconds", 0.0)
-        self.rate = 0.0
+        self.rate = spent.get("tokens_per_s", 0.0)
         self.most = dist.world_size * peak_flops(dist.device) / job.flops_per_token  # tokens/s
         self.steps = job.schedule.steps
         self.loud = dist.is_main

@@ -13,6 +13,7 @@ from chatlib.data.sources import open_source
 from chatlib.distributed import Distributed, setup
 from chatlib.errors import ChatlibError
 from chatlib.model import GPT
+from chatlib.precision import is_slow
 from chatlib.pretraining import (
     load_model,
     load_tokenizer,
@@ -40,6 +41,9 @@ def finetune(run: Run, scale: Scale, data: list[str] | None = None) -> dict:
 def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed) -> dict:
     tokenizer = load_tokenizer(run)
     require_finished(run, "base")
+    if is_slow(dist.device) and scale.sft_conversations_slow:
+        fewer = min(scale.sft_conversations, scale.sft_conversations_slow)
+        scale = replace(scale, sft_conversations=fewer)
     conversations, count = sft_mixture(scale, data)
     model, _ = load_model(run, "base", dist.device)
     reset_specials(model, tokenizer)

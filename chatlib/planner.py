@@ -266,7 +266,7 @@ def describe(scale: Scale, device_name: str | None = None, gpus: int | None = No
         slow = make_plan(scale, slow=True)
         lines.append(
             f"             on a CPU without native bfloat16: {slow.tokens / 1e6:,.1f}M tokens, "
-            f"{slow.steps:,} steps"
+            f"{slow.steps:,} steps, and {scale.sft_conversations_slow:,} conversations for SFT"
         )
     gpus = gpus or scale.gpus
     if gpus:

@@ -28,6 +28,11 @@ def compute_dtype(device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def is_slow(device: torch.device | str) -> bool:
+    """Whether `device` is a CPU without native bfloat16, which gets the smaller budget."""
+    return torch.device(device).type == "cpu" and compute_dtype(device) == torch.float32
+
+
 class Linear(nn.Linear):
     """A bias-free linear layer whose float32 weight is cast to the dtype of its input.
 

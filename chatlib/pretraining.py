@@ -17,7 +17,7 @@ from chatlib.evaluation import bits_per_byte, document_batches
 from chatlib.model import GPT, GPTConfig
 from chatlib.optim import MuonAdamW, OptimConfig, build_optimizer
 from chatlib.planner import fitting_rows
-from chatlib.precision import compute_dtype, multiplies_float8, use_float8
+from chatlib.precision import compute_dtype, is_slow, multiplies_float8, use_float8
 from chatlib.runs import Run
 from chatlib.scaling import Plan, Scale, get_scale, make_plan
 from chatlib.tokenizer import Tokenizer
@@ -114,7 +114,7 @@ def pretrain(run: Run, scale: Scale) -> dict:
 def _pretrain(run: Run, scale: Scale, dist: Distributed) -> dict:
     tokenizer = load_tokenizer(run)
     source = open_source(scale.corpus)
-    slow = dist.device.type == "cpu" and compute_dtype(dist.device) == torch.float32
+    slow = is_slow(dist.device)
     plan = make_plan(scale, tokenizer.vocab_size, slow)
     model = build_model(plan.config, dist.device, scale.seed)
     in_8_bits = use_float8(model) if scale.float8 and multiplies_float8(dist.device) else []

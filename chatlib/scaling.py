@@ -56,6 +56,7 @@ class Scale:
     checkpoint_every: int  # steps
     # supervised fine-tuning
     sft_conversations: int
+    sft_conversations_slow: int  # where the CPU has no native bfloat16; 0 = the same
     sft_batch_tokens: int
     sft_lr: float  # multiplies the pretraining rates
     sft_warmup: int  # steps
@@ -97,6 +98,7 @@ _TINY = Scale(
     eval_tokens=4_096,
     checkpoint_every=10,
     sft_conversations=200,
+    sft_conversations_slow=0,
     sft_batch_tokens=1024,
     sft_lr=0.3,
     sft_warmup=0,
@@ -116,7 +118,7 @@ _LAPTOP = replace(
     depth=4,
     sequence_len=256,
     train_tokens=8_388_608,
-    train_tokens_slow=5_242_880,
+    train_tokens_slow=2_359_296,
     batch_tokens=4096,
     device_batch=16,
     matrix_lr=0.04,
@@ -128,6 +130,7 @@ _LAPTOP = replace(
     eval_tokens=65_536,
     checkpoint_every=200,
     sft_conversations=40_000,
+    sft_conversations_slow=20_000,
     sft_batch_tokens=8192,
     sft_lr=0.25,
     sft_warmup=40,
@@ -166,6 +169,7 @@ RUN_6 = Scale(  # the fastest merged run of nanochat, by its sixth entry on the 
     eval_tokens=20_971_520,
     checkpoint_every=1000,
     sft_conversations=0,
+    sft_conversations_slow=0,
     sft_batch_tokens=524_288,
     sft_lr=0.8,
     sft_warmup=0,
@@ -332,7 +336,9 @@ def make_plan(scale: Scale, vocab_size: int | None = None, slow: bool = False) -
     parameters = count_parameters(config)
     growth, batch, batch_scale = 1.0, scale.batch_tokens, 1.0
     if scale.train_tokens:  # a small world: measured, not derived
-        tokens = scale.train_tokens_slow if slow and scale.train_tokens_slow else scale.train_tokens
+        tokens = scale.train_tokens
+        if slow and scale.train_tokens_slow:
+            tokens = min(tokens, scale.train_tokens_slow)
     else:
         tokens = int(scale.tokens_per_param * parameters.scaling)
         tuned = model_config(replace(scale, depth=REFERENCE_DEPTH), vocab_size)

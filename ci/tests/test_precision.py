@@ -16,6 +16,7 @@ from chatlib.precision import (
     Linear,
     compute_dtype,
     float8_matmul,
+    is_slow,
     multiplies_float8,
     quantize,
     use_float8,
@@ -38,6 +39,7 @@ def test_cpu_dtype_follows_what_the_chip_can_multiply():
     native = bool(flags & {"avx512_bf16", "amx_bf16", "amx_tile"})
     assert compute_dtype("cpu") == (torch.bfloat16 if native else torch.float32)
     assert compute_dtype(torch.device("meta")) == torch.float32
+    assert is_slow("cpu") == (not native) and not is_slow("meta")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -45,12 +45,12 @@ def test_the_speedrun_has_the_published_steps_and_flops():
     assert plan.flops == pytest.approx(2.79e19, rel=5e-3)
 
 
-def test_the_node_scale_is_the_speedrun_with_what_two_reports_changed():
+def test_the_node_scale_is_the_speedrun_with_what_two_reports_and_we_changed():
     node, run_6 = asdict(get_scale("node")), asdict(RUN_6)
     changed = {key: value for key, value in node.items() if value != run_6[key]}
     assert changed == {
         "name": "node", "vocab_size": 49_152, "depth": 22, "tokens_per_param": 9.4,
-        "warmdown": 0.85, "final_lr": 0.0,
+        "warmdown": 0.85, "final_lr": 0.0, "nearby": 2 / 3,
     }  # fmt: skip
     plan = make_plan(get_scale("node"))
     assert plan.config.n_embd == 1408 and plan.batch_tokens == 2**20
@@ -87,6 +87,16 @@ def test_flops_count_short_windows_as_short():
 def test_settings_that_cannot_be_are_refused(settings, word):
     with pytest.raises(ChatlibError, match=word):
         get_scale("laptop", **settings)
+
+
+def test_a_slow_processor_reads_less_but_never_more_than_was_asked():
+    laptop = get_scale("laptop")
+    assert make_plan(laptop, slow=True).tokens == laptop.train_tokens_slow < laptop.train_tokens
+    assert make_plan(laptop).tokens == laptop.train_tokens
+    assert make_plan(get_scale("laptop", train_tokens=409_600), slow=True).tokens == 409_600
+    assert make_plan(get_scale("laptop", train_tokens_slow=0), slow=True) == make_plan(
+        get_scale("laptop", train_tokens_slow=0)
+    )
 
 
 def test_an_unknown_scale_names_the_known_ones():

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from chatlib import checkpoint
+from chatlib.report import write_report
 from chatlib.runs import Metrics, Run
 from chatlib.tokenizer import SPECIAL_TOKENS, Tokenizer
 from chatlib.training import Schedule
@@ -161,6 +162,21 @@ def test_later_stages_follow_and_refuse_to_come_first(home, monkeypatch):
     run = Run.open("whole")
     assert {"base", "sft", "rl"} <= run.manifest.keys()
     assert (run.path / "eval" / "rl.json").exists()
+
+
+def test_a_stage_that_is_done_keeps_its_time_and_speed(home, monkeypatch):
+    monkeypatch.setenv("CHATLIB_HOME", str(home))
+    before = Run.open("whole").manifest["base"]
+    chatlib(home, "pretrain", "--run", "whole")  # finds nothing left to do
+    run = Run.open("whole")
+    for name in ("steps", "tokens", "seconds", "tokens_per_s"):
+        assert run.manifest["base"][name] == before[name] > 0
+    chatlib(home, "eval", "--run", "whole", "--stage", "base")
+    run.update_manifest(notebooks={"1_tokenizer": 6.0, "2_pretrain": 0.1})  # as after a stop
+    report = write_report(run)
+    assert report["tokens_per_s"] == before["tokens_per_s"]
+    assert report["minutes"]["1_tokenizer"] == pytest.approx(0.1)
+    assert 60 * report["minutes"]["2_pretrain"] > before["seconds"] > 0.2
 
 
 def test_a_readers_own_text_conversations_and_problems(tmp_path):

@@ -17,7 +17,6 @@ from chatlib.precision import is_slow
 from chatlib.pretraining import (
     load_model,
     load_tokenizer,
-    looks,
     optimizer_for,
     split_batch,
     validation,
@@ -67,7 +66,7 @@ def _finetune(run: Run, scale: Scale, data: list[str] | None, dist: Distributed)
         flops_per_token=plan.flops_per_token,
         checkpoint_every=scale.checkpoint_every,
         evaluate=validation(model, tokenizer, open_source(scale.corpus), scale, dist),
-        evaluate_at=looks(plan.steps, count=4),
+        evaluate_at={plan.steps // 4, plan.steps // 2},
         meta={"config": plan.config.to_dict(), "tokenizer": tokenizer.fingerprint},
     )  # fmt: skip
     if dist.is_main:

@@ -19,7 +19,7 @@ from chatlib.model import GPT
 from chatlib.native import find_compiler
 from chatlib.planner import DEVICES
 from chatlib.precision import compute_dtype
-from chatlib.runs import Metrics, Run, home
+from chatlib.runs import Metrics, Run
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Job:
 
 
 def compiled(model: GPT) -> Callable:
-    """The model compiled by torch, with a cache that outlives the process; as it is where no
+    """The model compiled by torch, which keeps the result for the next process; as it is where no
     compiler is at hand."""
     if os.environ.get("CHATLIB_COMPILE", "1") == "0":
         return model
@@ -93,7 +93,6 @@ def compiled(model: GPT) -> Callable:
     if not on_gpu and not find_compiler("cl"):
         print("No C++ compiler found: training runs uncompiled, about half as fast.", flush=True)
         return model
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "inductor"))
     return torch.compile(model, dynamic=False)
 
 

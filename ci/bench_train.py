@@ -6,7 +6,6 @@ Both are compiled, both take the same optimizer step on the same tokens.
 import argparse
 import functools
 import json
-import os
 import time
 
 import torch
@@ -17,7 +16,7 @@ from chatlib.distributed import Distributed
 from chatlib.model import GPT, GPTConfig
 from chatlib.optim import OptimConfig, build_optimizer
 from chatlib.precision import compute_dtype
-from chatlib.runs import home, system_info
+from chatlib.runs import system_info
 
 PRESETS = {  # name: layers, heads, width, vocabulary, context, rows
     "4x128": (4, 4, 128, 1024, 256, 16),
@@ -84,7 +83,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args(argv)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "inductor"))
     result = {"system": system_info(), "dtype": str(compute_dtype(torch.device("cpu")))}
     print(f"{'preset':<8}{'ours tok/s':>12}{'plain tok/s':>13}{'ratio':>8}   ({result['dtype']})")
     for preset in args.preset or PRESETS:

@@ -173,9 +173,9 @@ def split_batch(plan: Plan, dist: Distributed) -> tuple[int, int]:
     return rows, share // rows
 
 
-def looks(steps: int, count: int = 12) -> set[int]:
+def looks(steps: int) -> set[int]:
     """Steps at which to evaluate and sample: close together at first, when most happens."""
-    return {round(steps ** (i / count)) for i in range(count + 1)} | {
+    return {round(steps ** (i / 12)) for i in range(13)} | {
         round(steps * i / 8) for i in range(1, 9)
     }
 

@@ -41,7 +41,7 @@ def bits_a_name(model: GPT, batches: list[tuple[Tensor, Tensor, Tensor]]) -> flo
 def run(seed: int) -> dict:
     """The cost of a repeated name at every tenth step of a run from these first weights."""
     scale, tokenizer = get_scale("laptop"), reference.tokenizer()
-    plan = make_plan(scale, tokenizer.vocab_size, slow=False)
+    plan = make_plan(scale, tokenizer.vocab_size)
     model = GPT(plan.config)
     model.init_weights(seed)
     optimizer, forward = shared.laptop_optimizer(model), compiled(model)

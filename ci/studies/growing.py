@@ -42,17 +42,13 @@ VARIANTS = {
 }
 
 
-def size(part: float, done: float) -> float:
-    """A quarter, then a half, until the share `part` is done; then 1."""
-    return 0.25 if done < part / 2 else 0.5 if done < part else 1.0
-
-
-def plan(variant: Variant) -> Iterator[tuple[float, float, float]]:
-    """(share of the tokens read before, windows, batch) of each step."""
+def plan(variant: Variant) -> Iterator[tuple[float, float]]:
+    """(share of the tokens read before, share of a whole batch) of each step."""
     total, done = round(variant.tokens * BATCHES), 0.0
+    growing = Schedule(total, nearby=variant.batches)  # batches grow as windows do
     while done < total:
-        batch = size(variant.batches, done / total)
-        yield done / total, size(variant.windows, done / total), batch
+        batch = growing.reach(done)
+        yield done / total, batch
         done += batch
 
 
@@ -62,15 +58,14 @@ def run(name: str, seed: int) -> dict:
     model = GPT(GPTConfig(tokenizer.vocab_size, LAYERS, HEADS, HEADS, WIDTH, CONTEXT))
     model.init_weights(seed)
     optimizer = shared.laptop_optimizer(model)
-    schedule = Schedule(BATCHES, warmup=10, warmdown=0.75, final_lr=0.0)
+    schedule = Schedule(BATCHES, warmup=10, warmdown=0.75, nearby=variant.windows)
     rows = shared.batches(100_000 * seed, PART, CONTEXT, 4 * BATCHES, buffer=64)
     began = time.perf_counter()
-    for done, windows, batch in plan(variant):
-        for block, window in zip(model.blocks, model.config.windows(), strict=True):
-            block.attention.window = round(windows * window)
+    for done, batch in plan(variant):
+        at = done * BATCHES
+        model.set_reach(schedule.reach(at))
         parts = list(islice(rows, round(4 * batch)))
         pair = tuple(torch.cat([part[i] for part in parts]) for i in (0, 1))
-        at = done * BATCHES
         shared.step(model, optimizer, pair, schedule.lr(at) * batch**0.5, schedule.momentum(at))
     rows.close()
     took = time.perf_counter() - began

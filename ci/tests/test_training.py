@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from chatlib import checkpoint
+from chatlib.precision import is_slow
 from chatlib.report import write_report
 from chatlib.runs import Metrics, Run
+from chatlib.scaling import get_scale
 from chatlib.tokenizer import SPECIAL_TOKENS, Tokenizer
 from chatlib.training import Schedule
 
@@ -162,6 +164,16 @@ def test_later_stages_follow_and_refuse_to_come_first(home, monkeypatch):
     run = Run.open("whole")
     assert {"base", "sft", "rl"} <= run.manifest.keys()
     assert (run.path / "eval" / "rl.json").exists()
+
+
+def test_a_slow_processor_is_fine_tuned_on_fewer_conversations(tmp_path, monkeypatch):
+    fewer = ["--set", "train_tokens=4096", "--set", "sft_conversations_slow=60"]
+    chatlib(tmp_path, "tokenizer", "--run", "few", *TINY, *fewer)
+    chatlib(tmp_path, "pretrain", "--run", "few")
+    chatlib(tmp_path, "sft", "--run", "few")
+    monkeypatch.setenv("CHATLIB_HOME", str(tmp_path))
+    read = Run.open("few").manifest["sft"]["conversations"]
+    assert read == (60 if is_slow("cpu") else get_scale("tiny").sft_conversations)
 
 
 def test_a_stage_that_is_done_keeps_its_time_and_speed(home, monkeypatch):

@@ -19,8 +19,11 @@ class Answer:
     extra field `chatlib`, as parts of kind python and python_output.
     """
 
-    def __init__(self, engine: Engine, model: str, request: dict[str, Any], stream: Stream) -> None:
+    def __init__(
+        self, engine: Engine, model: str, request: dict[str, Any], stream: Stream, forgotten: int
+    ) -> None:
         self.engine, self.model, self.request, self.stream = engine, model, request, stream
+        self.forgotten = forgotten  # messages left out because they no longer fit
         self.chat = "messages" in request
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{secrets.token_hex(12)}"
         self.created, self.started = int(time.time()), time.perf_counter()
@@ -146,4 +149,5 @@ class Answer:
             "cache_tokens": reply.length,
             "cache_bytes": reply.length * numbers * dtype.itemsize,
             "context": self.engine.context,
+            "forgotten": self.forgotten,
         }

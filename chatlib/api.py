@@ -1,8 +1,8 @@
 """What a request may say: one JSON schema per endpoint, checked here and published as OpenAPI.
 
-The fields are those of OpenAI's API that mean something for this model, and a few of our own:
-top_k, min_p and repetition_penalty, and the parts of an assistant message that a tool has a share
-in. Anything else is refused by name rather than silently ignored.
+The fields are those of OpenAI's API that mean something for this model (truncation comes from its
+Responses), and a few of our own: top_k, min_p and repetition_penalty, and the parts of an assistant
+message that a tool has a share in. Anything else is refused by name rather than silently ignored.
 """
 
 import json
@@ -63,6 +63,7 @@ CHAT = _object(
     max_completion_tokens=SHARED["max_tokens"],
     logprobs={"type": "boolean"},
     top_logprobs=_between("integer", 0, 20),
+    truncation={"type": "string", "enum": ["auto", "disabled"]},
     **SHARED,
 )
 COMPLETION = _object(

@@ -63,6 +63,22 @@ def render_prompt(tokenizer: Tokenizer, conversation: dict) -> list[int]:
     return [*ids, tokenizer.special("<|assistant_start|>")]
 
 
+def recent(tokenizer: Tokenizer, messages: list[dict], longest: int) -> list[dict]:
+    """The messages without the oldest exchanges, so that the prompt has some `longest` tokens at
+    most. A system message and the last question always stay, however long they are.
+    """
+    start = int(messages[0]["role"] == "system")
+    first = len(messages) - 1
+    left = longest - len(render_prompt(tokenizer, {"messages": [*messages[:start], messages[-1]]}))
+    while first >= start + 2:
+        exchange, _ = render(tokenizer, {"messages": messages[first - 2 : first]}, max_tokens=None)
+        left -= len(exchange) - 1  # its bos counts for the whole prompt
+        if left < 0:
+            break
+        first -= 2
+    return [*messages[:start], *messages[first:]]
+
+
 def parse_assistant(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict]:
     """Parts of what the assistant wrote, from the ids after <|assistant_start|>.
 

@@ -278,6 +278,11 @@ class Engine:
         if self.compiled:
             self.decode = torch.compile(self._decode, dynamic=False, mode="reduce-overhead")
 
+    @property
+    def comfortable(self) -> int:
+        """The tokens of a prompt that leaves a quarter of the context for the answer."""
+        return self.context - self.context // 4
+
     def check(self, prompt: Sequence[int]) -> None:
         """Refuse a prompt that leaves no room to answer."""
         if not prompt:

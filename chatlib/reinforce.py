@@ -142,6 +142,7 @@ def _reinforce(run: Run, scale: Scale, data: str | None, dist: Distributed) -> d
         checkpoint_every=max(scale.checkpoint_every // 20, 5),
         stats=lambda: rollouts.stats,
         meta={"config": plan.config.to_dict(), "tokenizer": tokenizer.fingerprint},
+        compile=dist.device.type == "cuda",  # a CPU is done before it has compiled both widths
     )
     result = train(job, dist)
     if dist.is_main:

@@ -33,7 +33,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from chatlib.answer import Answer
 from chatlib.api import CHAT, COMPLETION, MAX_CHARS, Refusal, openapi, parse
 from chatlib.batching import QueueFull, Scheduler, Stream
-from chatlib.conversation import render_prompt
+from chatlib.conversation import recent, render_prompt
 from chatlib.engine import Engine, Reply
 from chatlib.errors import ChatlibError
 from chatlib.runs import Run
@@ -95,8 +95,11 @@ class Service:
             raise Refusal(400, f"messages must have at most {MAX_CHARS:,} characters in all.")
         if messages[-1]["role"] != "user":
             raise Refusal(400, "The last message must be the user's.", param="messages")
-        prompt = render_prompt(self.engine.tokenizer, {"messages": messages})
-        return self._answer(body, prompt, tools=True)
+        kept = messages
+        if body.get("truncation") == "auto":
+            kept = recent(self.engine.tokenizer, messages, self.engine.comfortable)
+        prompt = render_prompt(self.engine.tokenizer, {"messages": kept})
+        return self._answer(body, prompt, tools=True, forgotten=len(messages) - len(kept))
 
     async def complete(self, request: Request) -> Response:
         body = parse(await read_body(request), COMPLETION)
@@ -104,7 +107,9 @@ class Service:
         prompt = [tokenizer.bos, *tokenizer.encode(body["prompt"])]
         return self._answer(body, prompt, tools=False)
 
-    def _answer(self, body: dict[str, Any], prompt: list[int], tools: bool) -> Response:
+    def _answer(
+        self, body: dict[str, Any], prompt: list[int], tools: bool, forgotten: int = 0
+    ) -> Response:
         if body["model"] != self.name:
             sentence = (
                 f"There is no model {body['model'][:80]!r} here; this server has {self.name!r}."
@@ -123,7 +128,7 @@ class Service:
             max(1, body.get("top_logprobs", 0)) if body.get("logprobs") else 0,
         )
         stream = self.scheduler.submit(reply)
-        answer = Answer(self.engine, self.name, body, stream)
+        answer = Answer(self.engine, self.name, body, stream, forgotten)
         if body.get("stream"):
             return EventStream(answer.events(), stream, "text/event-stream")
         return EventStream(answer.whole(), stream, "application/json")

@@ -1,6 +1,6 @@
 """Chat in the terminal: `python -m chatlib chat`, or one answer with `-p "question"`."""
 
-from chatlib.conversation import parse_assistant, render_prompt
+from chatlib.conversation import parse_assistant, recent, render_prompt
 from chatlib.engine import Engine, Writer
 from chatlib.errors import ChatlibError
 from chatlib.sampling import Sampling
@@ -63,11 +63,14 @@ def _temperature(text: str, before: float) -> float:
 
 def _answer(engine: Engine, messages: list[dict], temperature: float) -> list[dict]:
     """Print the answer; return the conversation with it, or without the question if none fits."""
+    kept = recent(engine.tokenizer, messages, engine.comfortable)
+    if len(kept) < len(messages):
+        print("(The start of the conversation no longer fits and was left out.)")
     print("bot> ", end="", flush=True)
     try:
-        return [*messages, {"role": "assistant", "content": reply(engine, messages, temperature)}]
+        return [*kept, {"role": "assistant", "content": reply(engine, kept, temperature)}]
     except ChatlibError as error:
-        print(f"{error} (/clear starts afresh)")
+        print(error)
         return messages[:-1]
 
 

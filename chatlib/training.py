@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -82,18 +83,35 @@ class Job:
     sample: Callable[[], str] | None = None
     stats: Callable[[], dict[str, float]] | None = None  # more to log each step
     meta: dict = field(default_factory=dict)  # stored with every checkpoint
+    compile: bool = True
 
 
 def compiled(model: GPT) -> Callable:
-    """The model compiled by torch, which keeps the result for the next process; as it is where no
-    compiler is at hand."""
+    """The model compiled by torch, which keeps the result for the next process; as it is where that
+    cannot be done."""
     if os.environ.get("CHATLIB_COMPILE", "1") == "0":
         return model
-    on_gpu = next(model.parameters()).is_cuda
-    if not on_gpu and not find_compiler("cl"):
-        print("No C++ compiler found: training runs uncompiled, about half as fast.", flush=True)
+    if problem := why_not_compiled(next(model.parameters()).device):
+        print(f"{problem}: training runs uncompiled, about half as fast.", flush=True)
         return model
     return torch.compile(model, dynamic=False)
+
+
+def why_not_compiled(device: torch.device) -> str:
+    """What keeps torch from compiling here, tried on the smallest function; "" if nothing does."""
+    if device.type == "cpu" and not find_compiler("cl"):
+        return "No C++ compiler found"
+    from torch._inductor import config  # slow to import
+
+    if not shutil.which("openssl"):  # torch calls it to tell headers that it compiles once apart
+        config.cpp_cache_precompile_headers = False
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
+    except Exception as error:  # headers missing, a compiler too old: whatever it is, go on without
+        lines = str(error).splitlines()
+        said = next((line for line in lines if "error:" in line), lines[0])
+        return f"torch.compile does not work here ({said.split('error:')[-1].strip()})"
+    return ""
 
 
 def train(job: Job, dist: Distributed) -> dict:
@@ -108,7 +126,7 @@ def train(job: Job, dist: Distributed) -> dict:
     start, spent = _resume(job, dist)
     if dist.is_main:
         metrics.truncate_after(start)
-    forward = compiled(job.model)
+    forward = compiled(job.model) if job.compile else job.model
     meter, stop = Meter(job, dist, start, spent), _Interrupt()
     batches, steps = iter(job.loader), job.schedule.steps
     try:

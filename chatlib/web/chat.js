@@ -46,7 +46,7 @@ function request() {
   const system = $("system").value.trim();
   if (system) said.unshift({ role: "system", content: system });
   const knobs = Object.fromEntries(KNOBS.map(([name, , , , , normal]) => [name, settings[name] ?? normal]));
-  return { model: model?.id ?? "", messages: said, stream: true, logprobs: true, top_logprobs: 6, ...knobs };
+  return { model: model?.id ?? "", messages: said, stream: true, truncation: "auto", logprobs: true, top_logprobs: 6, ...knobs };
 }
 
 // The data of each server-sent event in a response, parsed.
@@ -106,7 +106,10 @@ function absorb(reply, chunk) {
   }
   for (const entry of choice.logprobs?.content ?? []) reply.tokens.push({ part, ...entry });
   if (forced) reply.tokens.push({ part, token, forced });
-  if (choice.finish_reason === "length") reply.note = "The reply was cut off: it reached its longest length.";
+  const notes = [];
+  if (choice.finish_reason === "length") notes.push("The reply was cut off: it reached its longest length.");
+  if (chunk.chatlib?.forgotten) notes.push("The start of the conversation no longer fits and was left out.");
+  if (notes.length) reply.note = notes.join(" ");
   if (chunk.chatlib) showFacts(chunk.chatlib);
 }
 

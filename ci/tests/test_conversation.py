@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatlib.conversation import PARTS, parse_assistant, render, render_prompt
+from chatlib.conversation import PARTS, parse_assistant, recent, render, render_prompt
 from chatlib.errors import ChatlibError
 from chatlib.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -123,6 +123,27 @@ def test_a_prompt_ends_where_the_assistant_begins():
     assert (
         ids[: len(prompt)] == prompt and not any(mask[: len(prompt)]) and all(mask[len(prompt) :])
     )
+
+
+@settings(max_examples=50)
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=9).filter(lambda s: len(s) % 2),
+    system=st.sampled_from(["", "Be kind."]),
+    longest=st.integers(1, 200),
+)
+def test_the_most_recent_exchanges_that_fit(sizes, system, longest):
+    messages = [
+        {"role": ("user", "assistant")[i % 2], "content": "x" * size}
+        for i, size in enumerate(sizes)
+    ]
+    head = [{"role": "system", "content": system}] if system else []
+
+    def prompt(turns):
+        return len(render_prompt(TOKENIZER, {"messages": [*head, *turns]}))
+
+    fitting = [n for n in range(1, len(messages) + 1, 2) if prompt(messages[-n:]) <= longest]
+    most = max(fitting, default=1)
+    assert recent(TOKENIZER, [*head, *messages], longest) == [*head, *messages[-most:]]
 
 
 def test_a_long_prompt_is_not_cut():

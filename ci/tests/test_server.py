@@ -137,6 +137,22 @@ def test_the_openai_client_understands_refusals(client):
         client.chat.completions.create(model="tiny", messages=long)
 
 
+def test_a_long_conversation_loses_its_start_when_asked_to(address):
+    turns = [{"role": "user", "content": "x" * 60}, {"role": "assistant", "content": "y" * 40}]
+    long = [{"role": "system", "content": "Be brief."}, *turns * 3, *HELLO]
+    request = {"model": "tiny", "messages": long, "max_tokens": 2}
+    assert post(address, request).status_code == 400
+    assert post(address, request | {"truncation": "disabled"}).status_code == 400
+    assert post(address, request | {"truncation": "some"}).status_code == 400
+    answer = post(address, request | {"truncation": "auto"}).json()
+    kept = [long[0], *turns, *HELLO]  # the most that fits in 192 of 256 tokens
+    prompt = render_prompt(TOKENIZER, {"messages": kept})
+    assert answer["usage"]["prompt_tokens"] == len(prompt) <= 192
+    assert answer["chatlib"]["forgotten"] == len(long) - len(kept) == 4
+    short = post(address, request | {"messages": HELLO, "truncation": "auto"}).json()
+    assert short["chatlib"]["forgotten"] == 0
+
+
 def test_system_messages_and_tool_parts_come_back_as_history(address):
     parts = [{"type": "text", "text": "It is "}, {"type": "python", "text": "2+2"}]
     history = [

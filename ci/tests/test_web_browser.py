@@ -183,6 +183,23 @@ def test_an_error_is_told_and_the_keyboard_is_enough(page):
         assert page.get_by_role("alert").count() == 0
 
 
+def test_a_long_conversation_loses_its_start_and_says_so(page):
+    tokenizer = byte_tokenizer("Four words are enough.")
+    script = ids(tokenizer, "<|assistant_start|>", "Four words are enough.", "<|assistant_end|>")
+    engine = Engine(reciting_model(tokenizer, script, context=128), tokenizer)
+    with serving(engine) as (address, *_):
+        page.goto(address)
+        left_out = page.get_by_text("no longer fits and was left out")
+        ask(page, "a" * 70)
+        assert left_out.count() == 0
+        ask(page, "b" * 70)
+        assert left_out.count() == 1 and page.get_by_role("alert").count() == 0
+        assert page.get_by_text("Four words are enough.").count() == 2
+        ask(page, "c" * 200)  # alone too long: that stays an error
+        page.get_by_role("alert").get_by_text("shorten the conversation").wait_for()
+        page.troubles.clear()  # the browser reports the 400
+
+
 def test_controls_have_names_and_contrast(page):
     """Every control is named, and text stands out from its ground, in both color schemes."""
     tokenizer = byte_tokenizer()

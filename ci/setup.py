@@ -11,7 +11,7 @@ import sys
 import time
 
 MIN_PYTHON = (3, 11)
-FREE_GB = 6
+FREE_GB = 8  # on Linux torch brings CUDA along: 5 GB, and 3 more while its packages are unpacked
 
 if sys.version_info < MIN_PYTHON:  # before anything that an older Python cannot import
     sys.exit(
@@ -111,7 +111,8 @@ class Progress:
         now = time.time()
         if self.total and (installing or self.live or now - self.shown > 10):
             self.shown = now
-            text = f"  {self.count:3d}/{self.total} packages, {now - self.start:3.0f} s: {what}"
+            known = max(self.total, self.count)  # on Linux, torch brings CUDA along
+            text = f"  {self.count:3d}/{known} packages, {now - self.start:3.0f} s: {what}"
             print("\r" + text[:100].ljust(100) if self.live else text, end="", flush=True)
             if not self.live:
                 print(flush=True)

@@ -1,0 +1,70 @@
+"""What luck is worth over a whole run: `python -m ci.studies.seeds`.
+
+Trains the laptop model through all stages on the whole budget from three seeds of its first
+weights, evaluates every stage, and writes book/data/seeds.json. Half an hour a seed on two cores;
+a stage that is done is not done again, so it can be stopped and started.
+"""
+
+import json
+import subprocess
+import sys
+
+from chatlib.runs import Run
+from ci.studies import shared
+
+SEEDS = (0, 1, 2)
+WHOLE = {"train_tokens_slow": 0, "sft_conversations_slow": 0}  # on every processor
+
+
+def chatlib(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "chatlib", *arguments], check=True)
+
+
+def train(seed: int) -> Run:
+    """The run of one seed, through to its last evaluation."""
+    name = f"seed-{seed}"
+    if name not in Run.names():
+        settings = WHOLE | {"seed": seed}
+        given = [f"{key}={value}" for key, value in settings.items()]
+        flags = [word for setting in given for word in ("--set", setting)]
+        chatlib("tokenizer", "--run", name, "--scale", "laptop", *flags)
+    run = Run.open(name)
+    for command, stage in (("pretrain", "base"), ("sft", "sft"), ("rl", "rl")):
+        if not (run.path / "eval" / f"{stage}.json").exists():
+            chatlib(command, "--run", name)
+            chatlib("eval", "--run", name, "--stage", stage)
+    return run
+
+
+def result(seed: int, run: Run) -> dict:
+    """What the report tells of a run, as far as seeds are compared by it."""
+    stages = {
+        stage: json.loads((run.path / "eval" / f"{stage}.json").read_text(encoding="utf8"))
+        for stage in ("base", "sft", "rl")
+    }
+    core = stages["base"]["core_world"]["tasks"]
+    kinds = {
+        stage: {
+            kind: round(of["accuracy"], 4)
+            for kind, of in stages[stage]["chat"]["tasks"]["world"]["kinds"].items()
+        }
+        for stage in ("sft", "rl")
+    }
+    return {
+        "seed": seed,
+        "val_bpb": round(stages["base"]["val_bpb"], 4),
+        "floor": round(stages["base"]["entropy_floor_bpb"], 4),
+        "core_world": {name: round(task["accuracy"], 4) for name, task in core.items()},
+        "accuracy": kinds,
+        "reward_sampled": {stage: stages[stage]["reward_sampled"] for stage in ("sft", "rl")},
+    }
+
+
+def main() -> None:
+    runs = [result(seed, train(seed)) for seed in SEEDS]
+    what = "the laptop model's whole run from three seeds of its first weights"
+    shared.store("seeds", {"what": what, "runs": runs})
+
+
+if __name__ == "__main__":
+    main()

@@ -90,14 +90,13 @@ class Service:
     async def chat(self, request: Request) -> Response:
         body = parse(await read_body(request), CHAT)
         messages = [_message(message) for message in body["messages"]]
-        chars = sum(len(part["text"]) for m in messages for part in _parts(m["content"]))
-        if chars > MAX_CHARS:
-            raise Refusal(400, f"messages must have at most {MAX_CHARS:,} characters in all.")
         if messages[-1]["role"] != "user":
             raise Refusal(400, "The last message must be the user's.", param="messages")
         kept = messages
         if body.get("truncation") == "auto":
             kept = recent(self.engine.tokenizer, messages, self.engine.comfortable)
+        if sum(len(part["text"]) for m in kept for part in _parts(m["content"])) > MAX_CHARS:
+            raise Refusal(400, f"messages must have at most {MAX_CHARS:,} characters in all.")
         prompt = render_prompt(self.engine.tokenizer, {"messages": kept})
         return self._answer(body, prompt, tools=True, forgotten=len(messages) - len(kept))
 

@@ -108,7 +108,7 @@ def why_not_compiled(device: torch.device) -> str:
     try:
         torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
     except Exception as error:  # headers missing, a compiler too old: whatever it is, go on without
-        lines = str(error).splitlines()
+        lines = str(error).splitlines() or [repr(error)]
         said = next((line for line in lines if "error:" in line), lines[0])
         return f"torch.compile does not work here ({said.split('error:')[-1].strip()})"
     return ""

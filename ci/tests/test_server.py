@@ -149,6 +149,10 @@ def test_a_long_conversation_loses_its_start_when_asked_to(address):
     prompt = render_prompt(TOKENIZER, {"messages": kept})
     assert answer["usage"]["prompt_tokens"] == len(prompt) <= 192
     assert answer["chatlib"]["forgotten"] == len(long) - len(kept) == 4
+    hours = [turns[0], turns[1] | {"content": "y" * 4000}] * 20 + HELLO  # past the limit of text
+    assert post(address, request | {"messages": hours}).status_code == 400
+    answer = post(address, request | {"messages": hours, "truncation": "auto"}).json()
+    assert answer["chatlib"]["forgotten"] == 40
     short = post(address, request | {"messages": HELLO, "truncation": "auto"}).json()
     assert short["chatlib"]["forgotten"] == 0
 

@@ -11,7 +11,7 @@ import sys
 import time
 
 MIN_PYTHON = (3, 11)
-FREE_GB = 8  # on Linux torch brings CUDA along: 5 GB, and 3 more while its packages are unpacked
+FREE_GB = 8  # on Linux torch brings CUDA along: 5.4 GB once unpacked, and the packed files
 
 if sys.version_info < MIN_PYTHON:  # before anything that an older Python cannot import
     sys.exit(

@@ -6,40 +6,30 @@ a stage that is done is not done again, so it can be stopped and started.
 """
 
 import json
-import subprocess
 import sys
 
 from chatlib.runs import Run
+from ci._venv import run
 from ci.studies import shared
 
 SEEDS = (0, 1, 2)
 WHOLE = {"train_tokens_slow": 0, "sft_conversations_slow": 0}  # on every processor
 
 
-def chatlib(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "chatlib", *arguments], check=True)
-
-
 def train(seed: int) -> Run:
-    """The run of one seed, through to its last evaluation."""
-    name = f"seed-{seed}"
-    if name not in Run.names():
-        settings = WHOLE | {"seed": seed}
-        given = [f"{key}={value}" for key, value in settings.items()]
-        flags = [word for setting in given for word in ("--set", setting)]
-        chatlib("tokenizer", "--run", name, "--scale", "laptop", *flags)
-    run = Run.open(name)
-    for command, stage in (("pretrain", "base"), ("sft", "sft"), ("rl", "rl")):
-        if not (run.path / "eval" / f"{stage}.json").exists():
-            chatlib(command, "--run", name)
-            chatlib("eval", "--run", name, "--stage", stage)
-    return run
+    """The full run of one seed, carried on if it was begun."""
+    of_seed = ("--scale", "laptop", "--run", f"seed-{seed}")
+    settings = [f"--set={key}={value}" for key, value in (WHOLE | {"seed": seed}).items()]
+    for command in (("chatlib", "tokenizer", *of_seed, *settings), ("ci.full_run", *of_seed)):
+        if run(sys.executable, "-m", *command):
+            sys.exit(f"The run of seed {seed} did not come to its end; the reason is above.")
+    return Run(f"seed-{seed}")
 
 
-def result(seed: int, run: Run) -> dict:
+def result(seed: int, trained: Run) -> dict:
     """What the report tells of a run, as far as seeds are compared by it."""
     stages = {
-        stage: json.loads((run.path / "eval" / f"{stage}.json").read_text(encoding="utf8"))
+        stage: json.loads((trained.path / "eval" / f"{stage}.json").read_text(encoding="utf8"))
         for stage in ("base", "sft", "rl")
     }
     core = stages["base"]["core_world"]["tasks"]
